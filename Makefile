@@ -1,0 +1,43 @@
+# Everything runs in .venv, which every target sets up when it is missing or out of date.
+# PYTHON       the interpreter that makes .venv (3.11 or newer)
+# TORCH_INDEX  an extra package index for torch, for instance https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH := torch==2.13.0
+SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv and install the dependencies
+
+# torch goes first and alone: the package index decides between its CPU and CUDA builds.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is %d.%d: make PYTHON=python3.11 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) ## fine-tune, evaluate and draw the figures on the embedded corpus
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/run.sh
+
+test: $(READY) ## run the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## check the style of Python and shell files
+	$(BIN)/ruff check .
+	shellcheck $(SHELL_FILES)
+
+bench: $(READY) ## measure speed against the earlier loop and the plain Trainer (needs CORPUS_PATH)
+	$(BIN)/python benchmarks/finetune_throughput.py
+
+clean: ## remove caches and the demo's files, never outputs/ or models/
+	rm -rf demo/build .cache .pytest_cache .ruff_cache .hypothesis

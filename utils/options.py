@@ -1,0 +1,345 @@
+"""Options of every script: dataclasses -> argparse, cascading config files, dotted keys.
+
+The base is `transformers.HfArgumentParser`, which gives ``--both_spellings`` and ``--both-spellings``,
+bare boolean flags, lists as several values and choices. This module adds:
+
+- ``--config FILE ...``: JSON or YAML files, deep-merged left to right over config/default.json;
+- environment variables that stand in for options (command line > config files > environment > default);
+- dotted names for dictionary options, ``--lr_scheduler_kwargs.num_cycles 2``, merged into the default,
+  where the value ``__delete_field__`` removes a key;
+- options declared with ``imports=True``, whose value is an import path; no other option imports anything;
+- bounds of numbers, and errors that name the nearest known option.
+"""
+
+import copy
+import dataclasses
+import importlib
+import json
+import os
+import re
+import sys
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers.hf_argparser import HfArgumentParser
+
+from utils.errors import UserError, nearest
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEFAULT_CONFIG = PROJECT / "config" / "default.json"
+DELETE = "__delete_field__"
+# What `option` adds to a field and argparse must not see.
+OWN_METADATA = ("env", "imports", "minimum", "maximum", "above", "below")
+
+
+def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) -> Any:
+    """Declare one option as a dataclass field.
+
+    Args:
+        default: the default value; without it the option is required. Lists and dictionaries are copied.
+        help: one sentence for ``--help``.
+        metadata: `aliases` (list of option strings), `metavar`; `env` (name of an environment variable that
+            stands in); `imports` (the value is an import path); `minimum`, `maximum` (inclusive bounds),
+            `above`, `below` (exclusive bounds).
+    """
+    metadata = {**metadata, "help": help.replace("%", "%%")}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass
+class CommonOptions:
+    """The options that every script has."""
+
+    config: list[str] | None = option(
+        None, "JSON or YAML files with options, merged left to right; the command line wins", metavar="FILE"
+    )
+    output_dir: str = option("outputs", "where results are written")
+    models_dir: str = option("models", "where trained models are kept")
+    seed: int = option(42, "seed of everything random", minimum=0, maximum=2**32 - 1)
+    debug: bool = option(False, "show tracebacks")
+
+
+class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """One spelling and one metavar per option, defaults that say something, line breaks of docstrings kept."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False or action.required:
+            return action.help
+        return super()._get_help_string(action)
+
+    def _format_action_invocation(self, action):
+        spellings = [s for s in action.option_strings if "-" not in s.lstrip("-") or "_" not in action.dest]
+        if action.nargs in (0, "?"):
+            return ", ".join(spellings)
+        metavar = self._format_args(action, self._get_default_metavar_for_optional(action).rpartition("_")[2])
+        return f"{', '.join(spellings)} {metavar}"
+
+
+class OptionParser(HfArgumentParser):
+    """Parser of one script's option dataclass.
+
+    Args:
+        options_class: a dataclass whose fields are made by `option`.
+        description: shown above the options by ``--help``; usually the script's docstring.
+        default_config: the file at the bottom of the cascade (skipped when it does not exist).
+    """
+
+    def __init__(self, options_class: type, description: str = "", default_config: Path = DEFAULT_CONFIG):
+        self.fields = {field.name: field for field in dataclasses.fields(options_class)}
+        self.default_config = default_config
+        super().__init__(options_class, description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+        required = [f"{a.option_strings[0]} {a.dest.upper()}" for a in self._actions if a.required]
+        self.usage = " ".join(["%(prog)s", *required, "[options]"])
+
+    @staticmethod
+    def _parse_dataclass_field(parser, field):
+        public = {key: value for key, value in field.metadata.items() if key not in OWN_METADATA}
+        plain = dataclasses.field(default=field.default, default_factory=field.default_factory, metadata=public)
+        plain.name, plain.type = field.name, _json_object if field.type in (dict, dict | None) else field.type
+        HfArgumentParser._parse_dataclass_field(parser, plain)
+
+    def error(self, message: str):
+        """Raise instead of printing the whole usage: two lines are enough for a mistyped option."""
+        raise UserError(f"{message}\nsee {self.prog} --help")
+
+    def parse(self, argv: list[str] | None = None) -> Any:
+        """Parse `argv` (default: the command line) into an instance of the options class.
+
+        Raises:
+            UserError: for anything that the user got wrong, in the command line or in a config file.
+        """
+        argv = list(sys.argv[1:] if argv is None else argv)
+        argv, dotted = self._take_dotted(argv)
+        self._take_environment()
+        self._take_config(argv)
+        try:
+            namespace, unknown = self.parse_known_args(argv)
+        except ArgumentError as error:
+            self.error(str(error))
+        for token in unknown:
+            if token.startswith("-"):
+                self.error(f"unknown option {token.split('=')[0]}{self._nearest_option(token)}")
+            self.error(f"unexpected value {token!r}")
+        values = {name: getattr(namespace, name) for name in self.fields}
+        for (name, *keys), value in dotted:
+            values[name] = _merge(values[name] or {}, _nested(keys, value))
+        self._check_bounds(values)
+        for name, field in self.fields.items():
+            if field.metadata.get("imports") and isinstance(values[name], str):
+                values[name] = import_object(values[name], f"--{name}")
+        return self.dataclass_types[0](**values)
+
+    def _nearest_option(self, token: str) -> str:
+        name = token.lstrip("-").split("=")[0].split(".")[0].replace("-", "_")
+        close = nearest(name, self.fields)
+        return close.replace("mean '", "mean '--") if "did you mean" in close else ""
+
+    def _is_dict(self, name: str) -> bool:
+        return name in self.fields and self.fields[name].type in (dict, dict | None)
+
+    def _take_dotted(self, argv: list[str]) -> tuple[list[str], list[tuple[list[str], Any]]]:
+        """Split ``--name.key value ...`` off the command line."""
+        rest, dotted, i = [], [], 0
+        while i < len(argv):
+            token, i = argv[i], i + 1
+            head, has_value, inline = token.partition("=")
+            if not head.startswith("--") or "." not in head:
+                rest.append(token)
+                continue
+            name, *keys = head[2:].split(".")
+            name = name.replace("-", "_")
+            if not self._is_dict(name):
+                if name in self.fields:
+                    self.error(f"--{name} takes no dotted keys: {head}")
+                self.error(f"unknown option {head}{self._nearest_option(head)}")
+            if not all(keys):
+                self.error(f"empty key in {head}")
+            values = [inline] if has_value else []
+            while not has_value and i < len(argv) and not argv[i].startswith("--"):
+                values.append(argv[i])
+                i += 1
+            parsed = [_scalar(value) for value in values]
+            dotted.append(([name, *keys], True if not parsed else parsed[0] if len(parsed) == 1 else parsed))
+        return rest, dotted
+
+    def _take_environment(self) -> None:
+        for name, field in self.fields.items():
+            variable = field.metadata.get("env")
+            if variable and os.environ.get(variable):
+                self._set_default(name, os.environ[variable], f"environment variable {variable}")
+
+    def _take_config(self, argv: list[str]) -> None:
+        paths = [] if "config" not in self.fields else _config_arguments(argv)
+        cascade = [(self.default_config, False)] if self.default_config.is_file() else []
+        cascade += [(Path(path), True) for path in paths]
+        for path, given in cascade:
+            for key, value in read_config(path).items():
+                name = key.replace("-", "_")
+                if name not in self.fields or name == "config":
+                    if given:
+                        raise UserError(f"{path}: unknown key {key!r}{nearest(name, self.fields)}")
+                    continue
+                self._set_default(name, value, str(path))
+
+    def _set_default(self, name: str, value: Any, origin: str) -> None:
+        """Make `value` the default of an option after the checks that argparse would make."""
+        action = next(action for action in self._actions if action.dest == name)
+        if isinstance(value, dict):
+            if not self._is_dict(name):
+                raise UserError(f"{origin}: {name} takes no keys below it, got {value!r}")
+            value = _merge(action.default or {}, value)
+        elif value is not None:
+            several = isinstance(value, list)
+            if several and action.nargs != "+":
+                raise UserError(f"{origin}: {name} takes one value, got {value!r}")
+            try:
+                checked = [self._get_values_checked(action, item) for item in (value if several else [value])]
+            except ArgumentError as error:
+                raise UserError(f"{origin}: {name}: {error.message}") from None
+            value = checked if action.nargs == "+" else checked[0]
+        action.default, action.required = value, False
+
+    def _get_values_checked(self, action, item: Any) -> Any:
+        value = self._get_value(action, str(item))
+        self._check_value(action, value)
+        return value
+
+    def _check_bounds(self, values: dict[str, Any]) -> None:
+        tests = {
+            "minimum": ("at least", lambda value, bound: value >= bound),
+            "maximum": ("at most", lambda value, bound: value <= bound),
+            "above": ("above", lambda value, bound: value > bound),
+            "below": ("below", lambda value, bound: value < bound),
+        }
+        for name, field in self.fields.items():
+            for kind, (words, holds) in tests.items():
+                bound = field.metadata.get(kind)
+                if bound is not None and values[name] is not None and not holds(values[name], bound):
+                    self.error(f"--{name} must be {words} {bound}, got {values[name]}")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read one JSON or YAML file of options.
+
+    Raises:
+        UserError: if the file is missing, cannot be parsed (with its line) or does not hold a mapping.
+    """
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read this config file ({error})") from None
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_config_loader())  # noqa: S506
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
+    except yaml.YAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of option names to values, got {type(content).__name__}")
+    return content
+
+
+def _config_loader():
+    """A safe YAML loader that reads ``1e-5`` as a number, as everyone who writes a learning rate expects."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+    return Loader
+
+
+def import_object(path: str, origin: str = "") -> Any:
+    """Import what an import path such as ``torch.optim.AdamW`` names.
+
+    Raises:
+        UserError: if the path has no dot, or the module or the name in it does not exist.
+    """
+    module_name, _, attribute = path.rpartition(".")
+    prefix = f"{origin}: " if origin else ""
+    if not module_name:
+        raise UserError(f"{prefix}expected an import path such as torch.optim.AdamW, got {path!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"{prefix}cannot import {module_name!r} ({error})") from None
+    if not hasattr(module, attribute):
+        raise UserError(f"{prefix}{module_name} has no {attribute!r}{nearest(attribute, dir(module))}")
+    return getattr(module, attribute)
+
+
+def parse_options(options_class: type, description: str) -> Any:
+    """Parse the command line of a script; ``--help`` and mistakes end the process as argparse would."""
+    return OptionParser(options_class, description=description).parse()
+
+
+def _config_arguments(argv: list[str]) -> list[str]:
+    paths, reading = [], False
+    for token in argv:
+        if token == "--config":
+            reading = True
+        elif token.startswith("--config="):
+            paths.append(token.partition("=")[2])
+        elif token.startswith("--"):
+            reading = False
+        elif reading:
+            paths.append(token)
+    return paths
+
+
+def _scalar(text: str) -> Any:
+    """Read one dotted value: a number, True, False or None if it looks like one, else the text."""
+    constants = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in constants:
+        return constants[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _nested(keys: list[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with `update` merged into it, key by key; `DELETE` removes a key."""
+    merged = dict(base)
+    for key, value in update.items():
+        if isinstance(value, str) and value == DELETE:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            below = merged.get(key)
+            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _json_object(text: str | dict) -> dict:
+    if isinstance(text, dict):
+        return text
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, got {text!r}")
+    return value
+
+
+_json_object.__name__ = "JSON object"

@@ -1,0 +1,195 @@
+"""The model registry, model2chckpt.json: abbreviation -> checkpoint, and the checkpoint's local folder.
+
+Weights and tokenizer always come from a local folder (the hub's cache or a folder that the registry
+names), so that nothing asks the hub on a compute node without internet.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.errors import RunFailure, UserError, nearest
+from utils.options import PROJECT
+
+DEFAULT_REGISTRY = PROJECT / "model2chckpt.json"
+FORMATS = ("hf", "nanogpt")
+TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja")
+WEIGHT_FORMATS = (("safetensors", "model", ".safetensors"), ("pytorch", "pytorch_model", ".bin"))
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One line of the registry.
+
+    `checkpoint` is a hub id, or an absolute path if it is a local folder. `batch_size` and `max_length`
+    are the model's own defaults of these options.
+    """
+
+    name: str
+    checkpoint: str
+    revision: str | None = None
+    format: str = "hf"
+    tokenizer: dict[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
+    max_length: int | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the checkpoint is a folder on this machine rather than a repository of the hub."""
+        return Path(self.checkpoint).is_absolute()
+
+
+def registry_path(path: str | None = None) -> Path:
+    """Return the registry file: `path`, else $MODEL_REGISTRY, else model2chckpt.json of the project."""
+    return Path(path or os.environ.get("MODEL_REGISTRY") or DEFAULT_REGISTRY)
+
+
+def load_registry(path: str | None = None) -> dict[str, ModelSpec]:
+    """Read the registry into `ModelSpec` objects, in the file's order.
+
+    Raises:
+        UserError: if the file is missing or malformed, with the line or the offending key.
+    """
+    file = registry_path(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot read the model registry ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{file}, line {getattr(error, 'lineno', '?')}: not valid JSON: {error}") from None
+    if not isinstance(content, dict) or not content:
+        raise UserError(f'{file}: expected {{"abbreviation": "checkpoint", ...}}')
+    return {name: _model_spec(file, name, entry) for name, entry in content.items()}
+
+
+def find_model(name: str, path: str | None = None) -> ModelSpec:
+    """Return one model of the registry, or raise a `UserError` that names the nearest known one."""
+    registry = load_registry(path)
+    if name not in registry:
+        raise UserError(f"model {name!r} is not in {registry_path(path)}{nearest(name, registry)}")
+    return registry[name]
+
+
+def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
+    where = f"{file}: {name}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or ".." in name:
+        raise UserError(f"{where}: an abbreviation holds letters, digits, '.', '_' and '-' only")
+    if isinstance(entry, str):
+        entry = {"checkpoint": entry}
+    if not isinstance(entry, dict) or not isinstance(entry.get("checkpoint"), str) or not entry["checkpoint"]:
+        raise UserError(f"{where}: expected a checkpoint (hub id or folder) or an object with the key 'checkpoint'")
+    known = set(ModelSpec.__dataclass_fields__) - {"name"}
+    for key in entry:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+    for key in ("batch_size", "max_length"):
+        if key in entry and (type(entry[key]) is not int or entry[key] < 1):
+            raise UserError(f"{where}: {key} must be a positive whole number, got {entry[key]!r}")
+    if entry.get("format", "hf") not in FORMATS:
+        raise UserError(f"{where}: unknown format {entry['format']!r}; known: {', '.join(FORMATS)}")
+    return ModelSpec(name, _checkpoint(file, entry["checkpoint"]), **{k: v for k, v in entry.items() if k != "checkpoint"})
+
+
+def _checkpoint(file: Path, checkpoint: str) -> str:
+    """Make local folders absolute; relative ones are relative to the registry file."""
+    folder = file.parent / Path(checkpoint).expanduser()
+    looks_local = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1
+    return str(folder.resolve()) if looks_local or folder.is_dir() else checkpoint
+
+
+def checkpoint_problem(folder: Path) -> str | None:
+    """Say what a checkpoint folder lacks (config, weights, tokenizer), or None if it is complete."""
+    if not folder.is_dir():
+        return "not downloaded"
+    if not (folder / "config.json").is_file():
+        return "config.json is missing"
+    missing = [_missing_weights(folder, stem, suffix) for _, stem, suffix in WEIGHT_FORMATS]
+    if all(missing):
+        return f"weights are missing: {missing[0] if len(missing[0]) < 200 else missing[0][:200] + '...'}"
+    vocabularies = ("tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
+    if not any((folder / name).is_file() for name in vocabularies):
+        return "the tokenizer's files are missing"
+    return None
+
+
+def _missing_weights(folder: Path, stem: str, suffix: str) -> str:
+    index = folder / f"{stem}{suffix}.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return ", ".join(name for name in names if not (folder / name).is_file())
+    return "" if (folder / f"{stem}{suffix}").is_file() else f"{stem}{suffix}"
+
+
+def cached_folder(spec: ModelSpec) -> Path:
+    """Return the local folder of a checkpoint without any network access; it need not exist or be complete."""
+    if spec.is_local:
+        return Path(spec.checkpoint)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(spec.checkpoint, revision=spec.revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return Path(spec.checkpoint)
+
+
+def download_patterns(files: list[str]) -> list[str]:
+    """Choose what to fetch of a repository: configuration, tokenizer and the weights in one format.
+
+    Args:
+        files: every file of the repository. Safetensors are preferred to PyTorch's pickles.
+    """
+    for _, stem, suffix in WEIGHT_FORMATS:
+        weights = [f for f in files if re.fullmatch(rf"{stem}(-\d+-of-\d+)?{re.escape(suffix)}(\.index\.json)?", f)]
+        if weights:
+            break
+    # *.json would bring the index of the other format too; it names files that are not fetched.
+    others = [f for f in files if "/" not in f and not f.endswith(".index.json") and Path(f).match("*.json")]
+    others += [f for f in files if "/" not in f and any(Path(f).match(p) for p in TOKENIZER_FILES[1:])]
+    return sorted({*weights, *others})
+
+
+def download(spec: ModelSpec) -> Path:
+    """Fetch a checkpoint into the hub's cache (resuming what is there) and return its folder.
+
+    Raises:
+        RunFailure: if the hub cannot be reached or has no such repository or revision.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        # The revision is resolved once, so that the list of files and the files themselves agree.
+        info = HfApi().model_info(spec.checkpoint, revision=spec.revision)
+        files = [sibling.rfilename for sibling in info.siblings or []]
+        return Path(
+            snapshot_download(spec.checkpoint, revision=spec.revision, allow_patterns=download_patterns(files))
+        )
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        revision = f" at revision {spec.revision}" if spec.revision else ""
+        raise RunFailure(f"{spec.name}: cannot fetch {spec.checkpoint}{revision} ({reason})") from None
+
+
+def resolve_checkpoint(spec: ModelSpec) -> Path:
+    """Return a complete local folder of a checkpoint, from the cache if it is there, else from the hub.
+
+    Raises:
+        UserError: if the folder or the cached copy is incomplete and cannot be fetched.
+    """
+    folder = cached_folder(spec)
+    problem = checkpoint_problem(folder)
+    if problem is None:
+        return folder
+    if spec.is_local:
+        raise UserError(f"model {spec.name}: {folder}: {problem}")
+    try:
+        return download(spec)
+    except RunFailure as failure:
+        raise UserError(
+            f"model {spec.name}: {spec.checkpoint} is not in the local cache ({problem}) and the hub did not give it\n"
+            f"run `python download_model.py --models {spec.name}` where there is internet; {failure}"
+        ) from None

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from utils.errors import UserError, nearest
 from utils.layout import check_lang, sha256_of_file
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     import datasets
 
 DEFAULT_CORPUS = "../register-corpus"
-MIXES = ("equal", "all", "temperature")
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def read_tsv(path: Path, registers: list[str]) -> list[tuple[str, str]]:
     # The csv module ends a row at a lone carriage return, which writers with "\n" line ends leave
     # unquoted: it travels as a character that the file does not hold.
     stand_in = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in text)
-    lines = [line if line.endswith("\r\n") else line.replace("\r", stand_in) for line in _keep_line_ends(text, stand_in)]
+    lines = _lines(text, stand_in)
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader(lines, delimiter="\t", strict=True)
     known, rows, blank, line = set(registers), [], None, 1
@@ -149,99 +146,13 @@ def read_tsv(path: Path, registers: list[str]) -> list[tuple[str, str]]:
     return rows
 
 
-def _keep_line_ends(text: str, stand_in: str) -> list[str]:
-    """Split at ``\\n`` only; str.splitlines would split at U+2028 and a dozen others."""
-    lines = text.split("\n")
-    ended = [line + "\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
-    return [line[:-2].replace("\r", stand_in) + "\r\n" if line.endswith("\r\n") else line for line in ended]
+def _lines(text: str, stand_in: str) -> list[str]:
+    """Split after ``\\n`` only (str.splitlines also splits at U+2028 and others); replace lone carriage returns."""
+    *ended, last = text.split("\n")
+    lines = [line + "\n" for line in ended] + ([last] if last else [])
+    bodies = [(line[:-2], "\r\n") if line.endswith("\r\n") else (line, "") for line in lines]
+    return [body.replace("\r", stand_in) + end for body, end in bodies]
 
 
 def _shorten(row: list[str]) -> str:
     return repr("\t".join(row)[:60])
-
-
-def mix_languages(sizes: dict[str, int], mix: str, exponent: float, seed: int) -> dict[str, np.ndarray]:
-    """Choose which rows of each language are trained on, without repeating any.
-
-    Args:
-        sizes: number of rows per language.
-        mix: "equal" (as many of each as the smallest has), "all", or "temperature": shares proportional to
-            ``size ** exponent`` (the sampling of Conneau et al. 2020, XLM-R, section 3.1), as many as
-            possible, so that exponent 1 is "all" and 0 is "equal".
-        exponent: between 0 and 1.
-        seed: seed of the choice; the rows of a language do not depend on the other languages' rows.
-
-    Returns:
-        Sorted row numbers per language.
-    """
-    if mix == "all":
-        exponent = 1.0
-    elif mix == "equal":
-        exponent = 0.0
-    shares = {lang: size**exponent for lang, size in sizes.items()}
-    scale = min(sizes[lang] / shares[lang] for lang in sizes)
-    chosen = {}
-    for lang, size in sizes.items():
-        count = max(1, min(size, int(scale * shares[lang] + 1e-9)))
-        chosen[lang] = np.sort(_generator(seed, "mix", lang).permutation(size)[:count])
-    return chosen
-
-
-def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split row numbers into training and validation rows, stratified by label and group.
-
-    A pure function of its arguments, so every process finds the same split. Each stratum gives its share,
-    rounded so that the total is exact; a stratum of one text stays in training.
-
-    Args:
-        labels: label of every row, shape [n].
-        groups: a second stratum (the language) of every row, shape [n].
-        share: part of the rows for validation, above 0 and below 1.
-        seed: seed of the choice.
-
-    Returns:
-        Sorted training rows and sorted validation rows.
-
-    Raises:
-        UserError: if no row is left for validation.
-    """
-    strata: dict[tuple[str, int], np.ndarray] = {
-        (str(group), int(label)): np.flatnonzero((labels == label) & (groups == group))
-        for group in np.unique(groups)
-        for label in np.unique(labels)
-    }
-    strata = {key: rows for key, rows in strata.items() if len(rows)}
-    exact = {key: len(rows) * share for key, rows in strata.items()}
-    counts = {key: int(quota) for key, quota in exact.items()}
-    # Largest remainders first, as in seat allocation; ties go by the name of the stratum.
-    by_remainder = sorted(exact, key=lambda key: (counts[key] - exact[key], key))
-    for key in by_remainder:
-        if sum(counts.values()) >= round(len(labels) * share):
-            break
-        if counts[key] + 1 < len(strata[key]):
-            counts[key] += 1
-    validation = [
-        _generator(seed, "validation", *key).permutation(rows)[: counts[key]] for key, rows in strata.items()
-    ]
-    validation = np.sort(np.concatenate(validation))
-    if not len(validation):
-        raise UserError(f"{len(labels)} texts are too few for a validation part of {share}")
-    return np.setdiff1d(np.arange(len(labels)), validation), validation
-
-
-def subsample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Choose `count` rows, stratified by label as far as possible; sorted row numbers."""
-    if count >= len(labels):
-        return np.arange(len(labels))
-    order = _generator(seed, "subsample").permutation(len(labels))
-    # Position of every row within its own label, in [0, 1): the lowest positions keep the proportions.
-    position = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = order[labels[order] == label]
-        position[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return np.sort(order[np.argsort(position[order], kind="stable")[:count]])
-
-
-def _generator(seed: int, *names: object) -> np.random.Generator:
-    """A generator for one purpose: seeded by the seed and the names' bytes, never by hash()."""
-    return np.random.default_rng([seed, *"/".join(map(str, names)).encode()])

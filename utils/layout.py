@@ -48,12 +48,19 @@ def check_lang(lang: str) -> str:
     return lang
 
 
+def check_model_name(name: str) -> str:
+    """Return `name` if it is a plain abbreviation (letters, digits, '.', '_' and '-'), else raise a `UserError`."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or ".." in name:
+        raise UserError(f"{name!r} is not a model abbreviation: letters, digits, '.', '_' and '-' only")
+    return name
+
+
 @dataclass(frozen=True)
 class RunLayout:
     """The folders and files of one run, ``[subfolder/]model-langs`` under the output and the models folder.
 
     Raises:
-        UserError: if the subfolder is absolute or holds '..'.
+        UserError: if the subfolder or a name could leave its folder.
     """
 
     model_name: str
@@ -63,6 +70,7 @@ class RunLayout:
     models_dir: str = "models"
 
     def __post_init__(self):
+        check_model_name(self.model_name)
         split_langs(self.train_langs)
         below = Path(self.subfolder or ".")
         if below.is_absolute() or ".." in below.parts:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import RunFailure, UserError, nearest
+from utils.layout import check_model_name
 from utils.options import PROJECT
 
 DEFAULT_REGISTRY = PROJECT / "model2chckpt.json"
@@ -75,8 +76,10 @@ def find_model(name: str, path: str | None = None) -> ModelSpec:
 
 def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
     where = f"{file}: {name}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or ".." in name:
-        raise UserError(f"{where}: an abbreviation holds letters, digits, '.', '_' and '-' only")
+    try:
+        check_model_name(name)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     if isinstance(entry, str):
         entry = {"checkpoint": entry}
     if not isinstance(entry, dict) or not isinstance(entry.get("checkpoint"), str) or not entry["checkpoint"]:

@@ -1,0 +1,179 @@
+"""Evaluate a fine-tuned classifier on one or many languages, loading it once.
+
+    python evaluate.py --model_name xlmr --train_langs en-fr --eval_lang fr
+    python evaluate.py --model_name xlmr --train_langs en-fr --eval_langs en fr tr
+    python evaluate.py --model_name xlmr --train_langs en-fr --eval_langs all
+
+Works without internet, from the folder that finetune.py saved. Writes eval/LANG.json and
+predictions/LANG.csv below outputs/[SUBFOLDER/]MODEL-LANGS; any number of evaluations may run at once.
+"""
+
+import csv
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from utils.corpus_load import DEFAULT_CORPUS, Corpus, open_corpus
+from utils.errors import UserError, nearest, run_script
+from utils.layout import RunLayout, atomic_path, read_json, sha256_of_file, write_json
+from utils.options import CommonOptions, option, parse_options
+
+
+@dataclass(kw_only=True)
+class EvaluateOptions(CommonOptions):
+    """The options of evaluate.py."""
+
+    model_name: str = option(help="abbreviation of the fine-tuned model")
+    train_langs: str = option(help="language or languages that it was fine-tuned on: en-fr", metavar="LANGS")
+    eval_lang: str | None = option(None, "language to evaluate on", metavar="LANG")
+    eval_langs: list[str] | None = option(None, "languages to evaluate on, or all", metavar="LANG")
+    subfolder: str | None = option(None, "folder below outputs/ and models/ that the model was trained in")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
+        "auto", "number format; auto is bf16 where the hardware has it, else fp32"
+    )
+    eval_token_budget: int | None = option(None, "tokens per batch, padding included", minimum=1, metavar="TOKENS")
+    corpus_path: str = option(DEFAULT_CORPUS, "folder of the register corpus", env="CORPUS_PATH", metavar="DIR")
+    cache_dir: str = option(".cache", "where tokenised texts are kept for all runs")
+
+
+def main() -> int:
+    """Run the script; returns 1 if a language failed."""
+    options = parse_options(EvaluateOptions, __doc__)
+    layout = RunLayout(
+        options.model_name, options.train_langs, options.subfolder, options.output_dir, options.models_dir
+    )
+    corpus = open_corpus(options.corpus_path)
+    langs = choose_langs(options, corpus)
+    check_trained(layout)
+
+    evaluator = Evaluator(options, layout, corpus)
+    failures: dict[str, str] = {}
+    for lang in langs:
+        try:
+            print(evaluator.evaluate(lang), flush=True)
+        except Exception as error:
+            # One language's trouble must not cost the results of the others.
+            if options.debug:
+                raise
+            failures[lang] = str(error) or type(error).__name__
+    if len(failures) < len(langs):
+        print(f"metrics      {layout.outputs / 'eval'}\npredictions  {layout.outputs / 'predictions'}")
+    for lang, reason in failures.items():
+        print(f"evaluate.py: error: {lang} failed: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def choose_langs(options: EvaluateOptions, corpus: Corpus) -> list[str]:
+    """Return the languages to evaluate on, each once."""
+    langs = [*([options.eval_lang] if options.eval_lang else []), *(options.eval_langs or [])]
+    if not langs:
+        raise UserError("give the languages to evaluate on with --eval_langs (or --eval_lang), for instance all")
+    if "all" in langs:
+        langs = corpus.languages("test")
+        if not langs:
+            raise UserError(f"no test files in {corpus.root / 'corpus' / 'test'}")
+    return list(dict.fromkeys(langs))
+
+
+def check_trained(layout: RunLayout) -> None:
+    """Refuse a model whose training has not come to its end."""
+    record = read_json(layout.run_json)
+    if not (layout.model / "config.json").is_file():
+        trained = [path.parent.name for path in layout.model.parent.glob("*/config.json")]
+        raise UserError(f"no trained model in {layout.model}; train it with finetune.py{nearest(layout.name, trained)}")
+    if record is not None and record["status"] != "complete":
+        raise UserError(f"{layout.name} is not trained to its end: {layout.run_json} says {record['status']!r}")
+
+
+class Evaluator:
+    """One loaded model and what it takes to evaluate it on any language."""
+
+    def __init__(self, options: EvaluateOptions, layout: RunLayout, corpus: Corpus):
+        from utils import device as machine
+        from utils.models import classifier_labels, load_classifier
+        from utils.tokenization import load_tokenizer
+
+        machine.keep_freed_memory()
+        self.options, self.layout, self.corpus = options, layout, corpus
+        self.device = machine.choose_device()
+        self.precision = machine.choose_precision(options.precision)
+        self.model = load_classifier(layout.model, self.device)
+        self.tokenizer = load_tokenizer(layout.model)
+        self.registers = classifier_labels(self.model)
+        unknown = [register for register in corpus.registers if register not in self.registers]
+        if unknown:
+            raise UserError(
+                f"the corpus has registers that {layout.name} was not trained on: {', '.join(unknown)}; "
+                f"the model knows {', '.join(self.registers)}"
+            )
+
+    def evaluate(self, lang: str) -> str:
+        """Evaluate on one language, write its files, return a line for the user."""
+        import numpy as np
+
+        from utils.batching import make_collator
+        from utils.inference import predict_logits, softmax
+        from utils.tokenization import tokenize
+
+        path = self.corpus.file("test", lang)
+        texts = self.corpus.load("test", lang)
+        labels = np.array([self.registers.index(self.corpus.registers[label]) for label in texts["label"]])
+        dataset = tokenize(texts, self.tokenizer, self.tokenizer.model_max_length, Path(self.options.cache_dir))
+        started = time.monotonic()
+        logits = predict_logits(
+            self.model,
+            dataset,
+            make_collator(self.tokenizer, self.device),
+            self.device,
+            token_budget=self.options.eval_token_budget,
+            precision=self.precision,
+            description=lang,
+        )
+        seconds = time.monotonic() - started
+        predictions = logits.argmax(1)
+        result = self.result(lang, labels, predictions, seconds)
+        result["data"] = {"path": str(path), "sha256": sha256_of_file(path)}
+        self.write_predictions(lang, labels, predictions, softmax(logits))
+        write_json(self.layout.eval_json(lang), result)
+        low, high = result["confidence_intervals"]["macro_f1"]
+        return (
+            f"{lang}: {len(labels):,} texts, accuracy {result['accuracy']:.3f}, "
+            f"macro F1 {result['macro_f1']:.3f} [{low:.3f}, {high:.3f}], {result['texts_per_second']:.1f} texts/s"
+        )
+
+    def result(self, lang: str, labels: Any, predictions: Any, seconds: float) -> dict[str, Any]:
+        """Return the content of eval/LANG.json."""
+        from utils.metrics import confidence_intervals, confusion_matrix, per_register_metrics, summary_metrics
+
+        matrix = confusion_matrix(labels, predictions, len(self.registers))
+        return {
+            "model": self.options.model_name,
+            "train_langs": self.options.train_langs,
+            "eval_lang": lang,
+            "num_texts": len(labels),
+            **{name: float(value) for name, value in summary_metrics(matrix).items()},
+            "registers": self.registers,
+            "per_register": per_register_metrics(matrix, self.registers),
+            "confusion_matrix": matrix.tolist(),
+            "confidence_intervals": confidence_intervals(matrix, self.options.seed),
+            "seconds": round(seconds, 3),
+            "texts_per_second": len(labels) / seconds,
+        }
+
+    def write_predictions(self, lang: str, labels: Any, predictions: Any, probabilities: Any) -> None:
+        """Write predictions/LANG.csv: one row per text, in the order of the test file."""
+        with (
+            atomic_path(self.layout.predictions_csv(lang)) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["index", "true", "predicted", *self.registers])
+            for index, (label, prediction, row) in enumerate(zip(labels, predictions, probabilities, strict=True)):
+                shares = [f"{share:.8g}" for share in row]
+                writer.writerow([index, self.registers[label], self.registers[prediction], *shares])
+
+
+if __name__ == "__main__":
+    run_script(main)

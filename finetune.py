@@ -1,0 +1,239 @@
+"""Fine-tune a pretrained multilingual model to classify the register of texts.
+
+    python finetune.py --model_name xlmr --train_langs en-fr
+    python finetune.py --model_name xlmr --train_langs en-fr --balanced --num_epochs 5 --subfolder balanced
+    torchrun --nproc-per-node=2 finetune.py --model_name xlmr --train_langs en-fr
+
+The trained model goes to models/[SUBFOLDER/]MODEL-LANGS, its metrics to outputs/[SUBFOLDER/]MODEL-LANGS.
+Stopped by a signal or killed, the same command goes on where it was.
+"""
+
+import contextlib
+import math
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from utils.corpus_load import DEFAULT_CORPUS, Corpus, open_corpus
+from utils.distributed import is_main_process, leave_process_group
+from utils.errors import Interrupted, run_script
+from utils.layout import RunLayout, RunRecord, now, split_langs, write_json
+from utils.options import option, parse_options
+from utils.registry import ModelSpec, find_model, resolve_checkpoint
+from utils.resume import StopFlag, clear_run, may_run, only_run, run_trainer
+from utils.training_options import (
+    DEFAULT_BATCH_SIZE,
+    TEXTS_SHOWN,
+    TrainingOptions,
+    check_tracker,
+    early_stopping,
+    training_arguments,
+)
+
+
+@dataclass(kw_only=True)
+class FinetuneOptions(TrainingOptions):
+    """The options of finetune.py."""
+
+    model_name: str = option(help="abbreviation of the model in the registry (model2chckpt.json)")
+    train_langs: str = option(help="language to train on, or several joined by '-': en-fr", metavar="LANGS")
+    subfolder: str | None = option(None, "folder below outputs/ and models/, for experiments that differ otherwise")
+    balanced: bool = option(False, "weight the loss so that every register counts equally")
+    label_smoothing: float = option(0.0, "label smoothing of the loss", minimum=0, below=1)
+    mix: Literal["equal", "all", "temperature"] = option(
+        "equal", "texts per language: as many of each as the smallest has, all, or in between (--mix_exponent)"
+    )
+    mix_exponent: float = option(
+        0.3, "--mix temperature: share of a language proportional to its size to this power", minimum=0, maximum=1
+    )
+    validation_size: float = option(0.2, "part of the texts kept for validation, stratified", above=0, below=1)
+    max_train_texts: int | None = option(None, "train on at most so many texts", minimum=1)
+    corpus_path: str = option(DEFAULT_CORPUS, "folder of the register corpus", env="CORPUS_PATH", metavar="DIR")
+
+
+@dataclass
+class Run:
+    """What one training run is about, once its options are known to be sound."""
+
+    options: FinetuneOptions
+    settings: dict[str, Any]
+    layout: RunLayout
+    spec: ModelSpec
+    corpus: Corpus
+    langs: list[str]
+    record: RunRecord
+    stop: StopFlag
+
+
+def main() -> int:
+    """Run the script; returns its exit status."""
+    options = parse_options(FinetuneOptions, __doc__)
+    layout = RunLayout(
+        options.model_name, options.train_langs, options.subfolder, options.output_dir, options.models_dir
+    )
+    spec = find_model(options.model_name, options.model_registry)
+    corpus = open_corpus(options.corpus_path)
+    langs = split_langs(options.train_langs)
+    data = {"corpus": str(corpus.root), "files": corpus.provenance("train", langs), "registers": corpus.registers}
+    check_tracker(options.report_to)
+    settings = resolve_settings(options, spec)
+
+    with only_run(layout.model / "run.lock") if is_main_process() else contextlib.nullcontext():
+        if not may_run(layout, settings, data, options.force):
+            print(f"{layout.name} is already complete; --force trains it again")
+            return 0
+        record = RunRecord(layout.run_json, settings, data)
+        run = Run(options, settings, layout, spec, corpus, langs, record, StopFlag())
+        run.stop.listen()
+        train(run)
+    return 0
+
+
+def resolve_settings(options: FinetuneOptions, spec: ModelSpec) -> dict[str, Any]:
+    """Return all options with the registry's defaults filled in, as they go to run.json."""
+    return asdict(options) | {
+        "batch_size": options.batch_size or spec.batch_size or DEFAULT_BATCH_SIZE,
+        "max_length": options.max_length or spec.max_length,
+        "checkpoint": spec.checkpoint,
+        "revision": spec.revision,
+        "num_processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def train(run: Run) -> None:
+    """Train from the data to the saved model, recording in run.json how it went."""
+    if not is_main_process():
+        fit(run)
+        leave_process_group()
+        return
+    try:
+        run.record.write("running")
+        summary = fit(run)
+        run.record.write("complete", ended=now())
+        clear_run(run.layout)
+        print(summary)
+        leave_process_group()
+    except Interrupted as stopped:
+        run.record.write("running", stopped=str(stopped))
+        raise
+    except BaseException as error:
+        run.record.write("failed", error=str(error) or type(error).__name__, ended=now())
+        raise
+
+
+def fit(run: Run) -> str:
+    """Prepare data and model, train, save; returns the summary for the user."""
+    # Heavy imports come after everything that can go wrong without them.
+    folder = resolve_checkpoint(run.spec)
+
+    import numpy as np
+    from transformers import set_seed
+
+    from utils import device as machine
+    from utils.batching import make_collator
+    from utils.losses import ClassificationLoss, balanced_class_weights
+    from utils.models import build_classifier, choose_max_length, load_config
+    from utils.splits import prepare_training_data
+    from utils.tokenization import load_tokenizer
+    from utils.training import ClassifierTrainer, save_model, train_report
+
+    options, registers = run.options, run.corpus.registers
+    machine.keep_freed_memory()
+    precision = machine.choose_precision(options.precision)
+    tokenizer = load_tokenizer(folder)
+    max_length = choose_max_length(load_config(folder), run.settings["max_length"])
+    data = prepare_training_data(
+        {lang: run.corpus.load("train", lang) for lang in run.langs},
+        tokenizer,
+        max_length=max_length,
+        cache_dir=Path(options.cache_dir),
+        mix=options.mix,
+        mix_exponent=options.mix_exponent,
+        validation_size=options.validation_size,
+        max_train_texts=options.max_train_texts,
+        seed=options.seed,
+    )
+    labels = np.asarray(data.train["label"])
+    num_epochs = options.num_epochs or max(1, math.ceil(TEXTS_SHOWN / len(labels)))
+    arguments = training_arguments(
+        options,
+        run.layout.checkpoints,
+        run.layout.name,
+        batch_size=run.settings["batch_size"],
+        num_epochs=num_epochs,
+        precision=precision,
+    )
+    weights = balanced_class_weights(labels, len(registers)) if options.balanced else None
+    set_seed(options.seed)
+    trainer = ClassifierTrainer(
+        model=build_classifier(folder, registers, options.attention_dropout),
+        args=arguments,
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        processing_class=tokenizer,
+        data_collator=make_collator(tokenizer, arguments.device),
+        compute_loss_func=ClassificationLoss(weights, options.label_smoothing),
+        callbacks=early_stopping(options),
+        lengths=np.asarray(data.train["length"]),
+        group_by_length=options.train_sampling == "length",
+        precision=precision,
+        token_budget=options.eval_token_budget,
+        stop=run.stop,
+    )
+    run.record.content |= {
+        "device": machine.describe_device(arguments.device),
+        "num_processes": arguments.world_size,
+        "precision": precision,
+        "num_epochs": num_epochs,
+        "max_length": max_length,
+        "train_registers": count_registers(labels, registers),
+        "validation_registers": count_registers(data.validation["label"], registers),
+    }
+    if is_main_process():
+        run.record.write("running")
+        print(describe_start(run, trainer))
+
+    run_trainer(trainer, run.layout.checkpoints, options.early_stopping_patience, run.stop)
+
+    report = train_report(trainer, machine.peak_memory_bytes(arguments.device))
+    if is_main_process():
+        save_model(trainer, run.layout.model, max_length)
+        write_json(run.layout.train_json, report)
+    trainer.accelerator.wait_for_everyone()
+    return describe_end(run.layout, report)
+
+
+def count_registers(labels: Any, registers: list[str]) -> dict[str, int]:
+    """Count the texts of every register."""
+    counts = Counter(int(label) for label in labels)
+    return {register: counts[index] for index, register in enumerate(registers)}
+
+
+def describe_start(run: Run, trainer: Any) -> str:
+    """Return the lines that say what is about to be trained."""
+    content, lengths = run.record.content, trainer.sampler.lengths
+    lines = [
+        f"{run.layout.name}: {len(lengths):,} training and {len(trainer.eval_dataset):,} validation texts, "
+        f"{lengths.mean():.0f} tokens on average, {content['num_epochs']} epochs",
+        f"{content['device']}; processes: {content['num_processes']}; {content['precision']}; "
+        f"padding {trainer.padding_fraction():.1%} of all tokens",
+    ]
+    if run.options.attention_dropout is not None:
+        lines.append(f"attention dropout {run.options.attention_dropout} instead of the model's own")
+    return "\n".join(lines)
+
+
+def describe_end(layout: RunLayout, report: dict[str, Any]) -> str:
+    """Return the lines that say what was reached and where it is."""
+    best = next(epoch for epoch in report["epochs"] if epoch["epoch"] == report["best_epoch"])
+    return (
+        f"best epoch {report['best_epoch']} of {len(report['epochs'])}: "
+        f"validation macro F1 {best['validation']['macro_f1']:.3f}; {report['texts_per_second']:.1f} texts/s\n"
+        f"model    {layout.model}\nmetrics  {layout.train_json}\nrecord   {layout.run_json}"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)

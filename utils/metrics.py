@@ -1,0 +1,96 @@
+"""Classification metrics from labels and predictions, with bootstrap confidence intervals."""
+
+from typing import Any
+
+import numpy as np
+
+METRICS = ("accuracy", "precision", "recall", "micro_f1", "macro_f1", "weighted_f1")
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_labels: int) -> np.ndarray:
+    """Count true labels (rows) against predictions (columns), shape [num_labels, num_labels]."""
+    from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+
+    return sklearn_confusion_matrix(labels, predictions, labels=np.arange(num_labels))
+
+
+def summary_metrics(matrices: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the metrics of many confusion matrices at once.
+
+    precision, recall and macro_f1 are averages over the labels that occur in the true labels or the
+    predictions; a label's undefined score counts as 0 (scikit-learn's defaults).
+
+    Args:
+        matrices: counts, rows true, columns predicted, shape [..., num_labels, num_labels].
+
+    Returns:
+        One array of shape [...] per name in `METRICS`.
+    """
+    matrices = np.asarray(matrices, dtype=np.float64)
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    true, predicted = matrices.sum(-1), matrices.sum(-2)
+    total = true.sum(-1)
+    occurs = (true + predicted) > 0
+    num_occurring = np.maximum(occurs.sum(-1), 1)
+    precision, recall, f1 = _divide(hits, predicted), _divide(hits, true), _divide(2 * hits, true + predicted)
+    accuracy = _divide(hits.sum(-1), total)
+    return {
+        "accuracy": accuracy,
+        "precision": precision.sum(-1) / num_occurring,
+        "recall": recall.sum(-1) / num_occurring,
+        # With one label per text every error is one false positive and one false negative.
+        "micro_f1": accuracy,
+        "macro_f1": f1.sum(-1) / num_occurring,
+        "weighted_f1": _divide((f1 * true).sum(-1), total),
+    }
+
+
+def classification_metrics(labels: np.ndarray, predictions: np.ndarray, num_labels: int) -> dict[str, float]:
+    """Return every metric of `METRICS` for one set of predictions."""
+    values = summary_metrics(confusion_matrix(labels, predictions, num_labels))
+    return {name: float(value) for name, value in values.items()}
+
+
+def per_register_metrics(matrix: np.ndarray, registers: list[str]) -> dict[str, dict[str, Any]]:
+    """Return precision, recall, f1 and support (number of true texts) of every register."""
+    hits, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    precision, recall, f1 = _divide(hits, predicted), _divide(hits, true), _divide(2 * hits, true + predicted)
+    return {
+        register: {
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+            "support": int(true[i]),
+        }
+        for i, register in enumerate(registers)
+    }
+
+
+def confidence_intervals(
+    matrix: np.ndarray, seed: int, resamples: int = 1000, level: float = 0.95
+) -> dict[str, list[float]]:
+    """Bootstrap the metrics: percentile intervals (Efron & Tibshirani 1993, chapter 13).
+
+    Resampling n texts with replacement draws the cells of the confusion matrix from a multinomial
+    distribution, so all resamples are drawn and scored in one go.
+
+    Args:
+        matrix: counts, rows true, columns predicted.
+        seed: seed of the resampling.
+        resamples: how many.
+        level: coverage of the intervals.
+
+    Returns:
+        ``[low, high]`` per metric.
+    """
+    matrix = np.asarray(matrix)
+    count = int(matrix.sum())
+    draws = np.random.default_rng(seed).multinomial(count, matrix.ravel() / count, size=resamples)
+    values = summary_metrics(draws.reshape(resamples, *matrix.shape))
+    tail = (1 - level) / 2
+    return {name: [float(q) for q in np.quantile(value, [tail, 1 - tail])] for name, value in values.items()}
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    numerator, denominator = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -1,0 +1,123 @@
+"""Builds classifiers from checkpoints and loads trained ones; always from local folders."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+# The same setting under the names that architectures give it.
+ATTENTION_DROPOUT_NAMES = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+POSITION_NAMES = ("max_position_embeddings", "n_positions")
+# BERT's descendants with positions that start behind the padding token's index.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer")
+
+
+def load_config(folder: Path) -> "PretrainedConfig":
+    """Load the configuration of a local checkpoint folder."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+
+
+def longest_input(config: "PretrainedConfig") -> int | None:
+    """Return the most tokens that a model takes, special tokens included; None if it has no limit."""
+    limit = next((getattr(config, name) for name in POSITION_NAMES if getattr(config, name, None)), None)
+    if limit is not None and config.model_type in OFFSET_POSITIONS:
+        limit -= (config.pad_token_id or 0) + 1
+    return limit
+
+
+def choose_max_length(config: "PretrainedConfig", requested: int | None, default: int = 512) -> int:
+    """Return the length to cut texts to: what was asked for, else `default` or the model's limit if shorter.
+
+    Raises:
+        UserError: if more was asked for than the model takes.
+    """
+    limit = longest_input(config)
+    if requested is None:
+        return min(default, limit or default)
+    if limit is not None and requested > limit:
+        raise UserError(f"--max_length {requested}: this model takes at most {limit} tokens")
+    return requested
+
+
+def set_attention_dropout(config: "PretrainedConfig", rate: float) -> None:
+    """Set the dropout of the attention weights, whatever the architecture calls it.
+
+    Raises:
+        UserError: if the architecture has no such setting.
+    """
+    names = [name for name in ATTENTION_DROPOUT_NAMES if hasattr(config, name)]
+    if not names:
+        raise UserError(f"--attention_dropout: models of type {config.model_type} have no attention dropout")
+    for name in names:
+        setattr(config, name, rate)
+
+
+def build_classifier(
+    folder: Path, labels: list[str], attention_dropout: float | None = None
+) -> "PreTrainedModel":
+    """Load a pretrained model with a new classification head, in float32.
+
+    Args:
+        folder: local checkpoint folder.
+        labels: names of the labels in their order; saved with the model.
+        attention_dropout: None keeps the model's own.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config = load_config(folder)
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = "single_label_classification"
+    if attention_dropout is not None:
+        set_attention_dropout(config, attention_dropout)
+    with _quiet():
+        return AutoModelForSequenceClassification.from_pretrained(
+            str(folder), config=config, dtype=torch.float32, local_files_only=True, ignore_mismatched_sizes=True
+        )
+
+
+def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
+    """Load a trained classifier from its folder onto a device, ready to evaluate.
+
+    Raises:
+        UserError: if the folder holds no trained model.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    if not (folder / "config.json").is_file():
+        raise UserError(f"no trained model in {folder}; train it first with finetune.py")
+    with _quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), dtype=torch.float32, local_files_only=True
+        )
+    return model.to(device).eval()
+
+
+def classifier_labels(model: "PreTrainedModel") -> list[str]:
+    """Return the names of a classifier's labels in their order."""
+    return [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+
+class _quiet:
+    """Hides the table of newly initialised weights, which a new head always brings, and loading bars."""
+
+    def __enter__(self):
+        from transformers.utils import logging
+
+        self.level = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_):
+        from transformers.utils import logging
+
+        logging.set_verbosity(self.level)

@@ -1,0 +1,297 @@
+"""The Trainer subclass for classifiers and its callbacks.
+
+What the Trainer's own means get wrong or leave out (each has a test): length-grouped batches that resume
+exactly, a loss that is right under gradient accumulation and with several processes, an evaluation that
+counts every text once, a stop on signals that all processes agree on, and resume points known to be whole.
+"""
+
+import json
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from utils.batching import TrainBatchSampler, padding_fraction
+from utils.errors import Interrupted
+from utils.inference import cross_entropy, predict_logits
+from utils.metrics import classification_metrics
+from utils.resume import StopFlag
+
+HISTORY_FILE = "history.json"
+
+
+@dataclass
+class History:
+    """What has been trained so far; travels with the resume points, so that restarts leave no gap.
+
+    `epochs` are the finished epochs as in train.json; the other fields belong to the epoch under way.
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    steps: int = 0
+    seconds: float = 0.0
+
+
+class ClassifierTrainer(Trainer):
+    """Trains a classifier on length-grouped batches.
+
+    Args:
+        lengths: tokens of every training text, shape [n].
+        group_by_length: False trains in random order.
+        precision: fp32, bf16 or fp16; of evaluation (that of training is in the arguments).
+        token_budget: tokens per evaluation batch, None for what suits the device.
+        stop: the flag that signals set.
+        kwargs: as for `transformers.Trainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lengths: np.ndarray,
+        group_by_length: bool,
+        precision: str,
+        token_budget: int | None,
+        stop: StopFlag,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.precision = precision
+        self.token_budget = token_budget
+        self.history = History()
+        self.sampler = TrainBatchSampler(
+            lengths,
+            self.args.per_device_train_batch_size,
+            seed=self.args.seed,
+            group_by_length=group_by_length,
+            num_processes=self.args.world_size,
+            process_index=self.args.process_index,
+        )
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        if not self.args.disable_tqdm:
+            self.add_callback(ProgressBar())
+        self.add_callback(EpochRecorder(self))
+        self.add_callback(StopCallback(self, stop))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return this process's batches; they are not sharded again by accelerate."""
+        return DataLoader(
+            self.train_dataset,
+            batch_sampler=self.sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
+        # The dataloader of a resumed epoch is wrapped in others that do not pass set_epoch on.
+        self.sampler.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Add the loss to the epoch's sum; a tensor, because reading a number would wait for the GPU."""
+        loss = super().training_step(*args, **kwargs)
+        self.history.loss_sum = self.history.loss_sum + loss.double()
+        return loss
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return a loader whose dataset `evaluation_loop` reads; batches are made there."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return DataLoader(dataset, collate_fn=self.data_collator)
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> EvalLoopOutput:
+        """Predict every text once, over all processes, and compute the metrics from the whole."""
+        dataset = dataloader.dataset
+        logits = predict_logits(
+            self.model,
+            dataset,
+            self.data_collator,
+            self.args.device,
+            token_budget=self.token_budget,
+            precision=self.precision,
+            description="validating" if self.is_world_process_zero() else None,
+        )
+        labels = np.asarray(dataset["label"])
+        metrics = classification_metrics(labels, logits.argmax(1), logits.shape[1])
+        metrics["loss"] = cross_entropy(logits, labels)
+        return EvalLoopOutput(
+            predictions=logits,
+            label_ids=labels,
+            metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
+            num_samples=len(labels),
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if self.is_world_process_zero():
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            history = vars(self.history) | {"loss_sum": float(self.history.loss_sum)}
+            (folder / HISTORY_FILE).write_text(json.dumps(history), encoding="utf-8")
+        super()._save_checkpoint(model, trial)
+
+    def load_history(self, checkpoint: Path) -> None:
+        """Go on with the epochs of a resume point."""
+        self.history = History(**json.loads((checkpoint / HISTORY_FILE).read_text(encoding="utf-8")))
+
+    def padding_fraction(self) -> float:
+        """Return the padding in the batches of one epoch, all processes together."""
+        steps = self.sampler.steps(1)
+        world = self.sampler.num_processes
+        return padding_fraction(self.sampler.lengths, [step[rank::world] for step in steps for rank in range(world)])
+
+
+class ProgressBar(ProgressCallback):
+    """The Trainer's bar without its dictionaries of logged values, which `EpochRecorder` prints as sentences."""
+
+    def on_log(self, args, state, control, **kwargs):
+        """Print nothing."""
+
+
+class EpochRecorder(TrainerCallback):
+    """Keeps the history of the epochs and prints it: a line per epoch, some in between where no bar is shown."""
+
+    def __init__(self, trainer: ClassifierTrainer):
+        self.trainer = trainer
+        self.started = 0.0
+        self.learning_rate = None
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.started = time.monotonic()
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        # Read before the schedule moves on.
+        self.learning_rate = self.trainer._get_learning_rate()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.history.steps += 1
+        now = time.monotonic()
+        self.trainer.history.seconds += now - self.started
+        self.started = now
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if args.disable_tqdm and state.is_world_process_zero and "loss" in (logs or {}):
+            rate = logs["learning_rate"]
+            print(f"epoch {state.epoch:.2f}, step {state.global_step}/{state.max_steps}: ", end="")
+            print(f"loss {float(logs['loss']):.4f}, learning rate {rate:.2e}", flush=True)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        history = self.trainer.history
+        loss = torch.as_tensor(history.loss_sum, dtype=torch.float64, device="cpu").to(args.device)
+        if args.world_size > 1:
+            torch.distributed.all_reduce(loss)
+        epoch = {
+            "epoch": round(state.epoch),
+            "loss": float(loss) / args.world_size / max(history.steps, 1),
+            "learning_rate": self.learning_rate,
+            "seconds": round(history.seconds, 3),
+            "validation": {
+                name.removeprefix("eval_"): value for name, value in metrics.items() if name != "epoch" and "_per_second" not in name
+            },
+        }
+        validation = epoch["validation"]
+        validation["seconds"] = validation.pop("runtime", None)
+        self.trainer.history = History(epochs=[*history.epochs, epoch])
+        self.started = time.monotonic()
+        if state.is_world_process_zero:
+            line = (
+                f"epoch {epoch['epoch']}: loss {epoch['loss']:.4f}, validation loss {validation['loss']:.4f}, "
+                f"accuracy {validation['accuracy']:.3f}, macro F1 {validation['macro_f1']:.3f} "
+                f"({epoch['seconds']:.0f} s + {validation['seconds']:.0f} s)"
+            )
+            print(line if args.disable_tqdm else f"\r\033[K{line}", file=sys.stdout, flush=True)
+
+
+class StopCallback(TrainerCallback):
+    """Saves a resume point at the end of a step when a signal came, and every half hour.
+
+    A signal may reach one process alone: all agree at the end of every step. A signal in the last step of
+    an epoch, or during an evaluation, takes effect when the epoch is evaluated and saved.
+
+    Raises:
+        Interrupted: on every process, once the resume point is written.
+    """
+
+    SAVE_SECONDS = 1800
+
+    def __init__(self, trainer: ClassifierTrainer, stop: StopFlag):
+        self.trainer = trainer
+        self.stop = stop
+        self.last_save = time.monotonic()
+        self.agreed: int | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.steps_per_epoch = -(-len(self.trainer.sampler) // args.gradient_accumulation_steps)
+        self.last_save = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        due = time.monotonic() - self.last_save > self.SAVE_SECONDS
+        signum, due = self._agree(args, self.stop.signum or 0, due)
+        self.agreed = signum or None
+        if (signum or due) and state.global_step % self.steps_per_epoch:
+            control.should_save = True
+        return control
+
+    def on_save(self, args, state, control, **kwargs):
+        self.last_save = time.monotonic()
+        if self.agreed is None:
+            # A signal during the evaluation, which one process alone may have heard.
+            self.agreed = self._agree(args, self.stop.signum or 0, False)[0] or None
+        if self.agreed is not None:
+            if args.world_size > 1:
+                torch.distributed.barrier()
+            name = signal.Signals(self.agreed).name
+            raise Interrupted(
+                self.agreed, f"{name} at step {state.global_step} of {state.max_steps}; saved, the same command goes on"
+            )
+
+    def _agree(self, args: TrainingArguments, signum: int, due: bool) -> tuple[int, bool]:
+        """Return the highest signal number and whether a save is due on any process."""
+        if args.world_size == 1:
+            return signum, due
+        flags = torch.tensor([signum, int(due)], device=args.device)
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+        return int(flags[0]), bool(flags[1])
+
+
+def train_report(trainer: ClassifierTrainer, peak_memory: int) -> dict[str, Any]:
+    """Return the content of train.json."""
+    epochs = trainer.history.epochs
+    seconds = sum(epoch["seconds"] for epoch in epochs)
+    lengths = trainer.sampler.lengths
+    rate = len(epochs) / seconds if seconds else 0.0
+    parameters = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    return {
+        "epochs": epochs,
+        "best_epoch": max(epochs, key=lambda epoch: epoch["validation"]["macro_f1"])["epoch"],
+        "num_train_texts": len(lengths),
+        "num_parameters": sum(size for size, _ in parameters),
+        "num_trainable_parameters": sum(size for size, trainable in parameters if trainable),
+        "seconds": round(seconds + sum(epoch["validation"]["seconds"] for epoch in epochs), 3),
+        "texts_per_second": len(lengths) * rate,
+        "tokens_per_second": float(lengths.sum()) * rate,
+        "padding_fraction": trainer.padding_fraction(),
+        "peak_memory_bytes": peak_memory,
+    }
+
+
+def save_model(trainer: Trainer, folder: Path, max_length: int) -> None:
+    """Save weights, configuration and tokenizer; config.json comes last and marks the folder as whole."""
+    staging = folder / "checkpoints" / "final"
+    staging.mkdir(parents=True, exist_ok=True)
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(staging)
+    # Evaluation cuts texts as training did.
+    trainer.processing_class.model_max_length = max_length
+    trainer.processing_class.save_pretrained(staging)
+    for file in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
+        file.replace(folder / file.name)

@@ -1,0 +1,144 @@
+"""The options that every training script has, and their translation into those of the Trainer."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from utils.errors import UserError, nearest
+from utils.options import CommonOptions, option
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainingArguments
+
+TEXTS_SHOWN = 50_000
+DEFAULT_BATCH_SIZE = 16
+
+
+@dataclass(kw_only=True)
+class TrainingOptions(CommonOptions):
+    """How to train, whatever the task."""
+
+    num_epochs: int | None = option(
+        None, f"passes over the training texts; without it as many as show the model {TEXTS_SHOWN:,} texts", minimum=1
+    )
+    batch_size: int | None = option(
+        None, f"training texts per step and device; without it the registry's, else {DEFAULT_BATCH_SIZE}", minimum=1
+    )
+    learning_rate: float = option(5e-5, "highest learning rate", above=0)
+    max_length: int | None = option(
+        None, "cut texts to this many tokens; without it the registry's, else 512 or the model's limit", minimum=4
+    )
+    train_sampling: Literal["length", "random"] = option(
+        "length", "batches of texts of similar length (little padding), or in random order"
+    )
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
+        "auto", "number format of training and evaluation; auto is bf16 where the hardware has it, else fp32"
+    )
+    warmup_ratio: float = option(0.1, "part of the steps in which the learning rate rises", minimum=0, below=1)
+    lr_scheduler_type: str = option("linear", "schedule after the warm-up: linear, cosine, constant_with_warmup, ...", metavar="TYPE")
+    lr_scheduler_kwargs: dict = option({}, "settings of the schedule, as --lr_scheduler_kwargs.KEY VALUE")
+    weight_decay: float = option(0.01, "weight decay of AdamW", minimum=0)
+    gradient_accumulation_steps: int = option(1, "batches per optimizer step", minimum=1, metavar="STEPS")
+    gradient_checkpointing: bool = option(False, "compute activations twice to save memory")
+    early_stopping_patience: int | None = option(
+        None, "stop after so many epochs without a better validation macro F1", minimum=1, metavar="EPOCHS"
+    )
+    attention_dropout: float | None = option(
+        None, "dropout of attention weights; without it the model's own; 0 is much faster on CPUs", minimum=0, below=1
+    )
+    eval_token_budget: int | None = option(None, "tokens per validation batch, padding included", minimum=1, metavar="TOKENS")
+    deterministic: bool = option(False, "use deterministic algorithms on GPUs too (slower)")
+    torch_compile: bool = option(False, "compile the model first (pays off in long runs)")
+    report_to: Literal["none", "tensorboard", "wandb", "mlflow"] = option("none", "also log to this tracker")
+    model_registry: str | None = option(
+        None, "the registry of models; without it model2chckpt.json", env="MODEL_REGISTRY", metavar="FILE"
+    )
+    cache_dir: str = option(".cache", "where tokenised texts are kept for all runs")
+    force: bool = option(False, "train anew even if this run is complete or was made with other options")
+
+
+def check_tracker(name: str) -> None:
+    """Refuse a tracker that is not installed before anything else is done."""
+    packages = {"none": (), "tensorboard": ("tensorboard", "tensorboardX")}.get(name, (name,))
+    if packages and not any(importlib.util.find_spec(package) for package in packages):
+        raise UserError(f"--report_to {name}: the package {name} is not installed; pip install {name}")
+
+
+def training_arguments(
+    options: TrainingOptions, checkpoints: Path, run_name: str, *, batch_size: int, num_epochs: int, precision: str
+) -> "TrainingArguments":
+    """Translate the options into those of the Trainer.
+
+    Args:
+        options: as the user gave them.
+        checkpoints: folder of the resume points.
+        run_name: what trackers call the run.
+        batch_size: texts per step and device.
+        num_epochs: passes over the training texts.
+        precision: fp32, bf16 or fp16.
+
+    Raises:
+        UserError: if the schedule is unknown.
+    """
+    import torch
+    from transformers import SchedulerType, TrainingArguments
+    from transformers.utils import logging
+
+    schedules = [schedule.value for schedule in SchedulerType]
+    if options.lr_scheduler_type not in schedules:
+        raise UserError(
+            f"--lr_scheduler_type: unknown schedule {options.lr_scheduler_type!r}{nearest(options.lr_scheduler_type, schedules)}"
+        )
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    gpus = torch.cuda.device_count()
+    arguments = TrainingArguments(
+        # Absolute: the best resume point is remembered by its path.
+        output_dir=str(checkpoints.resolve()),
+        num_train_epochs=num_epochs,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        activation_checkpointing=options.gradient_checkpointing,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.lr_scheduler_type,
+        lr_scheduler_kwargs=options.lr_scheduler_kwargs or None,
+        # A number below 1 is a ratio.
+        warmup_steps=options.warmup_ratio,
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+        full_determinism=options.deterministic,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=gpus == 0,
+        torch_compile=options.torch_compile,
+        dataloader_pin_memory=gpus > 0,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="macro_f1",
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
+        logging_strategy="steps",
+        logging_steps=0.05,
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to=options.report_to,
+        run_name=run_name,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+    )
+    if arguments.n_gpu > 1:
+        # One process drives one GPU; torch.nn.DataParallel would be slower than a single one.
+        arguments._n_gpu = 1
+        print(f"using 1 of {gpus} GPUs; all of them: torchrun --nproc-per-node={gpus} {' '.join(sys.argv)}")
+    return arguments
+
+
+def early_stopping(options: TrainingOptions) -> "list[TrainerCallback]":
+    """Return the callback of --early_stopping_patience, if it was given."""
+    from transformers import EarlyStoppingCallback
+
+    patience = options.early_stopping_patience
+    return [EarlyStoppingCallback(early_stopping_patience=patience)] if patience else []

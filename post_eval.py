@@ -28,13 +28,13 @@ class PostEvalOptions(CommonOptions):
     ignore_cfm: bool = option(False, "draw no confusion matrices")
     cfm_ignore_summary: bool = option(False, "leave out the panel with the registers of the training texts")
     cfm_models: list[str] | None = option(None, "confusion matrices of these models only", metavar="MODEL")
-    cfm_train_langs: list[str] | None = option(None, "... of these training languages only (en-fr is one)", metavar="LANGS")
+    cfm_train_langs: list[str] | None = option(
+        None, "... of these training languages only (en-fr is one)", metavar="LANGS"
+    )
     cfm_eval_langs: list[str] | None = option(None, "... with panels of these languages only", metavar="LANG")
     ignore_tve: bool = option(False, "draw no train-vs-eval matrices")
     tve_models: list[str] | None = option(None, "train-vs-eval matrices of these models only", metavar="MODEL")
-    tve_metrics: list[str] | None = option(
-        None, "metrics to draw; without it micro_f1 and macro_f1", metavar="METRIC"
-    )
+    tve_metrics: list[str] | None = option(None, "metrics to draw; without it micro_f1 and macro_f1", metavar="METRIC")
     tve_train_langs: list[str] | None = option(None, "rows of these training languages only", metavar="LANGS")
     tve_eval_langs: list[str] | None = option(None, "columns of these evaluation languages only", metavar="LANG")
 
@@ -54,9 +54,7 @@ def main() -> int:
     runs = load_results(base_dir)
     # Every filter is checked before anything is drawn.
     matrices = select_matrices(runs, options.cfm_models, options.cfm_train_langs, options.cfm_eval_langs)
-    grid = select_grid(
-        runs, options.tve_models, options.tve_metrics, options.tve_train_langs, options.tve_eval_langs
-    )
+    grid = select_grid(runs, options.tve_models, options.tve_metrics, options.tve_train_langs, options.tve_eval_langs)
     written = []
     for run, langs in [] if options.ignore_cfm else matrices:
         figure = confusion_figure(run, langs, options.cfm_ignore_summary)

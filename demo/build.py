@@ -1,6 +1,6 @@
 """Write the demo's corpus, tokenizer and model into a folder; the same seed gives the same files.
 
-    python -m demo.build demo/build
+python -m demo.build demo/build
 """
 
 import csv
@@ -79,14 +79,23 @@ def _fill(sentence: str, lang: str, rng: random.Random) -> str:
     return sentence.format(n=rng.randrange(2, 90), **values)
 
 
-def build_model(folder: Path, texts: list[str], vocabulary: int = VOCABULARY, hidden_size: int = 64) -> None:
+def build_model(
+    folder: Path,
+    texts: list[str],
+    vocabulary: int = VOCABULARY,
+    hidden_size: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+) -> None:
     """Write an XLM-R-shaped model with random weights and a SentencePiece-like tokenizer trained on texts.
 
     Args:
         folder: the checkpoint folder, made if needed.
         texts: what the tokenizer is trained on.
         vocabulary: size of the tokenizer's vocabulary.
-        hidden_size: width of the model; it has 2 layers of 4 heads.
+        hidden_size: width of the model.
+        layers: number of its layers.
+        heads: attention heads of a layer.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -119,8 +128,8 @@ def build_model(folder: Path, texts: list[str], vocabulary: int = VOCABULARY, hi
     config = XLMRobertaConfig(
         vocab_size=len(fast),
         hidden_size=hidden_size,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
         intermediate_size=4 * hidden_size,
         max_position_embeddings=514,
         type_vocab_size=1,

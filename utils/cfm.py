@@ -101,7 +101,10 @@ def draw_confusion_matrix(axes: "Axes", result: dict[str, Any]) -> None:
     heat_map(axes, shares, texts)
     axes.set_xticklabels(registers)
     axes.set_yticklabels(
-        [f"{register} ({total})" if total else f"{register} (none)" for register, total in zip(registers, totals[:, 0], strict=True)]
+        [
+            f"{register} ({total})" if total else f"{register} (none)"
+            for register, total in zip(registers, totals[:, 0], strict=True)
+        ]
     )
     axes.set_title(f"{result['eval_lang']}: {totals.sum():,} texts, macro F1 {result['macro_f1']:.2f}")
     axes.set_xlabel("predicted register")

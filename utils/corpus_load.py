@@ -80,7 +80,7 @@ def open_corpus(path: str) -> Corpus:
     root = Path(path)
     if not root.is_dir():
         raise UserError(
-            f"the corpus folder {root} does not exist; give it with --corpus_path or the environment variable CORPUS_PATH"
+            f"the corpus folder {root} does not exist; give it with --corpus_path or $CORPUS_PATH"
         )
     registers = _read_names(root / "info" / "reg_abbv.json")
     if not registers:
@@ -114,7 +114,9 @@ def read_tsv(path: Path, registers: list[str]) -> list[tuple[str, str]]:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not valid UTF-8 (byte 0x{content[error.start]:02x}); convert the file") from None
+        raise UserError(
+            f"{path}, line {line}: not valid UTF-8 (byte 0x{content[error.start]:02x}); convert the file"
+        ) from None
     # The csv module ends a row at a lone carriage return, which writers with "\n" line ends leave
     # unquoted: it travels as a character that the file does not hold.
     stand_in = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in text)

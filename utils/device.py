@@ -10,7 +10,7 @@ import torch
 from utils.errors import UserError
 
 # From glibc's malloc.h.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
 def choose_device() -> torch.device:
@@ -54,6 +54,8 @@ def keep_freed_memory() -> None:
     libc.mallopt(M_MMAP_MAX, 0)
     libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(M_TOP_PAD, 2**26)
+    # What the forward pass frees must serve the thread of the backward pass too.
+    libc.mallopt(M_ARENA_MAX, 1)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -55,7 +55,11 @@ def predict_logits(
     columns = dataset.select_columns(["input_ids"])
     results: list[tuple[np.ndarray, np.ndarray]] = []
     with tqdm(
-        total=len(padded[rank::world]), desc=description, unit="batch", leave=False, disable=None if description else True
+        total=len(padded[rank::world]),
+        desc=description,
+        unit="batch",
+        leave=False,
+        disable=None if description else True,
     ) as progress:
         for rows in padded[rank::world]:
             batch = collator([columns[int(row)] for row in rows])

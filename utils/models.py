@@ -58,9 +58,7 @@ def set_attention_dropout(config: "PretrainedConfig", rate: float) -> None:
         setattr(config, name, rate)
 
 
-def build_classifier(
-    folder: Path, labels: list[str], attention_dropout: float | None = None
-) -> "PreTrainedModel":
+def build_classifier(folder: Path, labels: list[str], attention_dropout: float | None = None) -> "PreTrainedModel":
     """Load a pretrained model with a new classification head, in float32.
 
     Args:

@@ -93,7 +93,9 @@ def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
             raise UserError(f"{where}: {key} must be a positive whole number, got {entry[key]!r}")
     if entry.get("format", "hf") not in FORMATS:
         raise UserError(f"{where}: unknown format {entry['format']!r}; known: {', '.join(FORMATS)}")
-    return ModelSpec(name, _checkpoint(file, entry["checkpoint"]), **{k: v for k, v in entry.items() if k != "checkpoint"})
+    return ModelSpec(
+        name, _checkpoint(file, entry["checkpoint"]), **{k: v for k, v in entry.items() if k != "checkpoint"}
+    )
 
 
 def _checkpoint(file: Path, checkpoint: str) -> str:
@@ -112,7 +114,14 @@ def checkpoint_problem(folder: Path) -> str | None:
     missing = [_missing_weights(folder, stem, suffix) for _, stem, suffix in WEIGHT_FORMATS]
     if all(missing):
         return f"weights are missing: {missing[0] if len(missing[0]) < 200 else missing[0][:200] + '...'}"
-    vocabularies = ("tokenizer.json", "sentencepiece.bpe.model", "tokenizer.model", "spiece.model", "vocab.txt", "vocab.json")
+    vocabularies = (
+        "tokenizer.json",
+        "sentencepiece.bpe.model",
+        "tokenizer.model",
+        "spiece.model",
+        "vocab.txt",
+        "vocab.json",
+    )
     if not any((folder / name).is_file() for name in vocabularies):
         return "the tokenizer's files are missing"
     return None
@@ -162,19 +171,17 @@ def download(spec: ModelSpec) -> Path:
         RunFailure: if the hub cannot be reached or has no such repository or revision.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
         # The revision is resolved once, so that the list of files and the files themselves agree.
         info = HfApi().model_info(spec.checkpoint, revision=spec.revision)
         files = [sibling.rfilename for sibling in info.siblings or []]
-        return Path(
-            snapshot_download(spec.checkpoint, revision=spec.revision, allow_patterns=download_patterns(files))
-        )
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        return Path(snapshot_download(spec.checkpoint, revision=spec.revision, allow_patterns=download_patterns(files)))
+    except Exception as error:
+        # Besides the hub's own errors, those of whichever HTTP library its client is built on.
         reason = str(error).strip().splitlines()[0]
         revision = f" at revision {spec.revision}" if spec.revision else ""
-        raise RunFailure(f"{spec.name}: cannot fetch {spec.checkpoint}{revision} ({reason})") from None
+        raise RunFailure(f"{spec.name}: cannot fetch {spec.checkpoint}{revision} ({reason})") from error
 
 
 def resolve_checkpoint(spec: ModelSpec) -> Path:

@@ -42,7 +42,9 @@ def load_results(base_dir: Path) -> list[RunResults]:
         raise UserError(f"the results folder {base_dir} does not exist; give it with --base_dir")
     runs = [run for folder in sorted(base_dir.iterdir()) if (run := _load_run(folder))]
     if not runs:
-        raise UserError(f"no evaluation results below {base_dir} (expected MODEL-LANGS/eval/LANG.json); run evaluate.py first")
+        raise UserError(
+            f"no evaluation results below {base_dir} (expected MODEL-LANGS/eval/LANG.json); run evaluate.py first"
+        )
     return sorted(runs, key=lambda run: (run.model, run.train_langs))
 
 

@@ -125,9 +125,7 @@ def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed:
             break
         if counts[key] + 1 < len(strata[key]):
             counts[key] += 1
-    validation = [
-        _generator(seed, "validation", *key).permutation(rows)[: counts[key]] for key, rows in strata.items()
-    ]
+    validation = [_generator(seed, "validation", *key).permutation(rows)[: counts[key]] for key, rows in strata.items()]
     validation = np.sort(np.concatenate(validation))
     if not len(validation):
         raise UserError(f"{len(labels)} texts are too few for a validation part of {share}")

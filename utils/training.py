@@ -196,7 +196,9 @@ class EpochRecorder(TrainerCallback):
             "learning_rate": self.learning_rate,
             "seconds": round(history.seconds, 3),
             "validation": {
-                name.removeprefix("eval_"): value for name, value in metrics.items() if name != "epoch" and "_per_second" not in name
+                name.removeprefix("eval_"): value
+                for name, value in metrics.items()
+                if name != "epoch" and "_per_second" not in name
             },
         }
         validation = epoch["validation"]

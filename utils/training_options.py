@@ -37,7 +37,9 @@ class TrainingOptions(CommonOptions):
         "auto", "number format of training and evaluation; auto is bf16 where the hardware has it, else fp32"
     )
     warmup_ratio: float = option(0.1, "part of the steps in which the learning rate rises", minimum=0, below=1)
-    lr_scheduler_type: str = option("linear", "schedule after the warm-up: linear, cosine, constant_with_warmup, ...", metavar="TYPE")
+    lr_scheduler_type: str = option(
+        "linear", "schedule after the warm-up: linear, cosine, constant_with_warmup, ...", metavar="TYPE"
+    )
     lr_scheduler_kwargs: dict = option({}, "settings of the schedule, as --lr_scheduler_kwargs.KEY VALUE")
     weight_decay: float = option(0.01, "weight decay of AdamW", minimum=0)
     gradient_accumulation_steps: int = option(1, "batches per optimizer step", minimum=1, metavar="STEPS")
@@ -48,7 +50,9 @@ class TrainingOptions(CommonOptions):
     attention_dropout: float | None = option(
         None, "dropout of attention weights; without it the model's own; 0 is much faster on CPUs", minimum=0, below=1
     )
-    eval_token_budget: int | None = option(None, "tokens per validation batch, padding included", minimum=1, metavar="TOKENS")
+    eval_token_budget: int | None = option(
+        None, "tokens per validation batch, padding included", minimum=1, metavar="TOKENS"
+    )
     deterministic: bool = option(False, "use deterministic algorithms on GPUs too (slower)")
     torch_compile: bool = option(False, "compile the model first (pays off in long runs)")
     report_to: Literal["none", "tensorboard", "wandb", "mlflow"] = option("none", "also log to this tracker")
@@ -89,7 +93,8 @@ def training_arguments(
     schedules = [schedule.value for schedule in SchedulerType]
     if options.lr_scheduler_type not in schedules:
         raise UserError(
-            f"--lr_scheduler_type: unknown schedule {options.lr_scheduler_type!r}{nearest(options.lr_scheduler_type, schedules)}"
+            f"--lr_scheduler_type: unknown schedule {options.lr_scheduler_type!r}"
+            f"{nearest(options.lr_scheduler_type, schedules)}"
         )
     logging.set_verbosity_error()
     logging.disable_progress_bar()

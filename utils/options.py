@@ -247,12 +247,16 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _config_loader():
-    """A safe YAML loader that reads ``1e-5`` as a number, as everyone who writes a learning rate expects."""
+    """A safe YAML loader for which ``1e-5`` is a number and ``no`` is Norwegian, as in YAML 1.2."""
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        yaml_implicit_resolvers = {  # noqa: RUF012
+            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
 
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )

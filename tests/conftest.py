@@ -1,0 +1,109 @@
+"""Fixtures: small inputs that the project writes itself, and the scripts run in this process or in others."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from demo.build import build, build_corpus, build_model, make_texts
+from utils.errors import run_script
+
+PROJECT = Path(__file__).resolve().parent.parent
+REAL_CORPUS = os.environ.get("CORPUS_PATH")
+FAST = ["--num_epochs", "2", "--learning_rate", "1e-3", "--attention_dropout", "0", "--batch_size", "8"]
+
+
+@dataclass
+class Inputs:
+    """A corpus, a registry whose model is called tiny, and where results go."""
+
+    corpus: Path
+    registry: Path
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"CORPUS_PATH": str(self.corpus), "MODEL_REGISTRY": str(self.registry)}
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory) -> Path:
+    """The whole demo, as `make demo` builds it."""
+    folder = tmp_path_factory.mktemp("demo")
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Path:
+    """A corpus of a few dozen texts per language and a model of width 32."""
+    import json
+    import random
+
+    folder = tmp_path_factory.mktemp("small")
+    build_corpus(folder / "register-corpus", {"en": 60, "es": 40, "fr": 50}, test_texts=24)
+    texts = [text for lang in ("en", "es", "fr") for _, text in make_texts(lang, 100, random.Random(lang))]
+    build_model(folder / "tiny-xlmr", texts, vocabulary=600, hidden_size=32)
+    registry = {"tiny": {"checkpoint": "./tiny-xlmr", "max_length": 64}}
+    (folder / "model2chckpt.json").write_text(json.dumps(registry), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def inputs(small, tmp_path, monkeypatch) -> Inputs:
+    """The small inputs, given by environment variables, with an empty working folder."""
+    made = Inputs(small / "register-corpus", small / "model2chckpt.json", tmp_path)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run a script's main in this process: ``invoke(finetune, "--model_name", ...)`` -> status, stdout, stderr."""
+
+    def run(script: ModuleType, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            run_script(script.main)
+        output = capsys.readouterr()
+        return end.value.code, output.out, output.err
+
+    return run
+
+
+def start(
+    script: str, *arguments: str, cwd: Path, prefix: tuple[str, ...] = (), **environment: str
+) -> subprocess.Popen:
+    """Start a script in a process of its own, with one thread, its output as text."""
+    command = [sys.executable, *prefix, str(PROJECT / script), *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, status: int = 0) -> str:
+    """Wait for a process and return its output; fails unless it ends with `status`."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == status, output
+    return output
+
+
+@pytest.fixture(scope="session")
+def real_corpus() -> str:
+    """The path of a real register corpus with Swedish and French, from $CORPUS_PATH."""
+    if not REAL_CORPUS or not (Path(REAL_CORPUS) / "corpus" / "train" / "sv.tsv").is_file():
+        pytest.skip("CORPUS_PATH does not name a register corpus with sv and fr")
+    return str(Path(REAL_CORPUS).resolve())

@@ -1,0 +1,109 @@
+"""Two processes on the CPU (gloo), started by torchrun as on several GPUs."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tests.conftest import Inputs, finish, start
+from tests.test_training import small_model_without_dropout
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+COMMAND = ["--model_name", "tiny", "--train_langs", "en-fr", "--num_epochs", "2", "--learning_rate", "1e-3"]
+# Each step's gradient is that of its texts, however they are shared out, if nothing random is dropped.
+COMMAND += ["--precision", "fp32"]
+
+
+@pytest.fixture(scope="module")
+def runs(small, tmp_path_factory):
+    """The same training with one process of 8 texts and with two of 4."""
+    folder = tmp_path_factory.mktemp("distributed")
+    made = Inputs(small / "register-corpus", small / "model2chckpt.json", folder)
+    environment = made.environment | {"MODEL_REGISTRY": str(small_model_without_dropout(made))}
+    outputs = {}
+    for name, prefix, size in (("one", (), "8"), ("two", TORCHRUN, "4")):
+        process = start(
+            "finetune.py", *COMMAND, "--batch_size", size, "--subfolder", name, cwd=folder, prefix=prefix, **environment
+        )  # fmt: skip
+        outputs[name] = finish(process)
+    return folder, outputs, environment
+
+
+def load(folder, path):
+    return json.loads((folder / path).read_text(encoding="utf-8"))
+
+
+def test_two_processes_train_as_one(runs):
+    folder, _, _ = runs
+    one, two = (load(folder, f"outputs/{name}/tiny-en-fr/train.json") for name in ("one", "two"))
+    for first, second in zip(one["epochs"], two["epochs"], strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
+        assert second["validation"]["loss"] == pytest.approx(first["validation"]["loss"], rel=1e-3)
+    from safetensors.numpy import load_file
+
+    first, second = (load_file(folder / f"models/{name}/tiny-en-fr/model.safetensors") for name in ("one", "two"))
+    for name, tensor in first.items():
+        np.testing.assert_allclose(second[name], tensor, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.fault(6)
+def test_one_process_writes_and_metrics_count_every_text_once(runs):
+    folder, outputs, _ = runs
+    for line in ("epoch 1:", "best epoch"):
+        assert outputs["two"].count(line) == 1, outputs["two"]
+    record = load(folder, "outputs/two/tiny-en-fr/run.json")
+    assert (record["status"], record["num_processes"], record["options"]["batch_size"]) == ("complete", 2, 4)
+    single = load(folder, "outputs/one/tiny-en-fr/run.json")
+    assert record["validation_registers"] == single["validation_registers"]
+    validation = load(folder, "outputs/two/tiny-en-fr/train.json")["epochs"][-1]["validation"]
+    total = sum(record["validation_registers"].values())
+    hits = validation["accuracy"] * total
+    assert hits == pytest.approx(round(hits), abs=1e-6)
+
+
+@pytest.mark.fault(9)
+def test_two_jobs_on_one_machine_do_not_collide(runs):
+    folder, _, environment = runs
+    jobs = [
+        start(
+            "finetune.py", *COMMAND, "--batch_size", "4", "--num_epochs", "1", "--subfolder", name,
+            cwd=folder, prefix=TORCHRUN, **environment,
+        )
+        for name in ("left", "right")
+    ]  # fmt: skip
+    for job in jobs:
+        finish(job)
+    for name in ("left", "right"):
+        assert load(folder, f"outputs/{name}/tiny-en-fr/run.json")["status"] == "complete"
+
+
+def test_a_model_trained_by_two_processes_is_evaluated_by_one(runs):
+    folder, _, environment = runs
+    arguments = ["--model_name", "tiny", "--train_langs", "en-fr", "--subfolder", "two", "--eval_lang", "en"]
+    finish(start("evaluate.py", *arguments, cwd=folder, **environment))
+    with (folder / "outputs/two/tiny-en-fr/predictions/en.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 24
+
+
+def test_a_signal_to_one_process_stops_both_and_the_run_resumes(runs):
+    import os
+    import signal
+    import subprocess
+
+    folder, _, environment = runs
+    arguments = [*COMMAND, "--batch_size", "4", "--subfolder", "stopped"]
+    job = start("finetune.py", *arguments, cwd=folder, prefix=TORCHRUN, **environment)
+    for line in job.stdout:
+        if line.startswith("epoch 0."):
+            break
+    children = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(children[-1]), signal.SIGUSR1)
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert "SIGUSR1 at step" in output, output
+    output = finish(start("finetune.py", *arguments, cwd=folder, prefix=TORCHRUN, **environment))
+    assert "going on from" in output
+    assert (folder / "models/stopped/tiny-en-fr/model.safetensors").read_bytes() == (
+        folder / "models/two/tiny-en-fr/model.safetensors"
+    ).read_bytes()

@@ -1,0 +1,224 @@
+import csv
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+import evaluate
+import finetune
+from tests.conftest import FAST, Inputs, finish, start
+
+TRAINED = ["--model_name", "tiny", "--train_langs", "en-fr"]
+
+
+@pytest.fixture(scope="module")
+def trained(small, tmp_path_factory):
+    """A folder with a trained model in it."""
+    folder = tmp_path_factory.mktemp("trained")
+    made = Inputs(small / "register-corpus", small / "model2chckpt.json", folder)
+    finish(start("finetune.py", *TRAINED, *FAST, cwd=folder, **made.environment))
+    return folder
+
+
+@pytest.fixture
+def model(trained, inputs):
+    """The trained model in an empty working folder."""
+    shutil.copytree(trained / "models", inputs.folder / "models")
+    shutil.copytree(trained / "outputs", inputs.folder / "outputs")
+    return inputs
+
+
+def read_predictions(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def check_against_predictions(results, lang):
+    """Recompute every number of eval/LANG.json with scikit-learn from predictions/LANG.csv."""
+    result = json.loads((results / "eval" / f"{lang}.json").read_text())
+    rows = read_predictions(results / "predictions" / f"{lang}.csv")
+    registers = result["registers"]
+    true, predicted = [row["true"] for row in rows], [row["predicted"] for row in rows]
+    assert [int(row["index"]) for row in rows] == list(range(result["num_texts"]))
+    assert result["accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    for average, names in (
+        ("macro", ("precision", "recall", "macro_f1")),
+        ("micro", (None, None, "micro_f1")),
+        ("weighted", (None, None, "weighted_f1")),
+    ):
+        expected = precision_recall_fscore_support(true, predicted, average=average, zero_division=0)
+        for name, value in zip(names, expected[:3], strict=True):
+            assert name is None or result[name] == pytest.approx(value)
+    assert result["confusion_matrix"] == confusion_matrix(true, predicted, labels=registers).tolist()
+    single = precision_recall_fscore_support(true, predicted, labels=registers, average=None, zero_division=0)
+    for index, register in enumerate(registers):
+        for name, values in zip(("precision", "recall", "f1", "support"), single, strict=True):
+            assert result["per_register"][register][name] == pytest.approx(values[index])
+    for low, high in result["confidence_intervals"].values():
+        assert 0 <= low <= high <= 1
+    for row in rows:
+        shares = [float(row[register]) for register in registers]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert registers[shares.index(max(shares))] == row["predicted"]
+    return result
+
+
+def test_results_equal_what_scikit_learn_computes_from_the_predictions(model, invoke):
+    status, output, errors = invoke(evaluate, *TRAINED, "--eval_langs", "all")
+    assert status == 0, errors
+    results = model.folder / "outputs/tiny-en-fr"
+    assert sorted(path.name for path in (results / "eval").iterdir()) == ["en.json", "es.json", "fr.json"]
+    for lang in ("en", "es", "fr"):
+        result = check_against_predictions(results, lang)
+        assert (result["model"], result["train_langs"], result["eval_lang"]) == ("tiny", "en-fr", lang)
+        assert f"{lang}: 24 texts" in output
+        with (model.corpus / f"corpus/test/{lang}.tsv").open(encoding="utf-8", newline="") as file:
+            labels = [register for register, _ in csv.reader(file, delimiter="\t")]
+        assert [row["true"] for row in read_predictions(results / f"predictions/{lang}.csv")] == labels
+
+
+def test_evaluation_reaches_the_validation_metrics(model, invoke, small):
+    """The validation texts, written to a test file, get the macro F1 that train.json reports for the best epoch."""
+    from utils.corpus_load import open_corpus
+    from utils.splits import mix_languages, split_validation
+
+    corpus = open_corpus(str(small / "register-corpus"))
+    import numpy as np
+
+    parts = {lang: corpus.load("train", lang) for lang in ("en", "fr")}
+    rows = mix_languages({lang: len(part) for lang, part in parts.items()}, "equal", 0.3, 42)
+    chosen = [parts[lang][int(row)] for lang in parts for row in rows[lang]]
+    _, validation = split_validation(
+        np.array([row["label"] for row in chosen]), np.array([row["lang"] for row in chosen]), 0.2, 42
+    )
+    shutil.copytree(small / "register-corpus", model.folder / "corpus")
+    with (model.folder / "corpus/corpus/test/en.tsv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(
+            (corpus.registers[chosen[i]["label"]], chosen[i]["text"]) for i in validation
+        )
+    status, _, errors = invoke(
+        evaluate, *TRAINED, "--eval_lang", "en", "--corpus_path", str(model.folder / "corpus")
+    )  # fmt: skip
+    assert status == 0, errors
+    result = json.loads((model.folder / "outputs/tiny-en-fr/eval/en.json").read_text())
+    report = json.loads((model.folder / "outputs/tiny-en-fr/train.json").read_text())
+    best = report["epochs"][report["best_epoch"] - 1]["validation"]
+    for name in ("accuracy", "macro_f1", "weighted_f1"):
+        assert result[name] == pytest.approx(best[name])
+
+
+@pytest.mark.fault(8)
+def test_one_model_load_and_a_failing_language_does_not_end_the_rest(model, invoke, monkeypatch, small):
+    from utils import models
+
+    loads = []
+    load = models.load_classifier
+    monkeypatch.setattr(models, "load_classifier", lambda *args: loads.append(args) or load(*args))
+    shutil.copytree(small / "register-corpus", model.folder / "corpus")
+    (model.folder / "corpus/corpus/test/es.tsv").write_text("IN\tfine\nIN broken\n")
+    status, output, errors = invoke(
+        evaluate, *TRAINED, "--eval_langs", "en", "es", "xx", "fr", "--corpus_path", str(model.folder / "corpus")
+    )
+    assert status == 1
+    assert len(loads) == 1
+    assert "es failed: " in errors and "es.tsv, line 2" in errors
+    assert "xx failed: language 'xx' has no test file" in errors
+    assert "Traceback" not in errors
+    assert "en: 24 texts" in output and "fr: 24 texts" in output
+    written = sorted(path.stem for path in (model.folder / "outputs/tiny-en-fr/eval").iterdir())
+    assert written == ["en", "fr"]
+
+
+@pytest.mark.fault(13)
+def test_the_saved_folder_is_enough(model, small):
+    """No registry, no pretrained checkpoint, no network: only the trained model and the corpus."""
+    done = finish(
+        start(
+            "evaluate.py", *TRAINED, "--eval_lang", "fr", cwd=model.folder,
+            CORPUS_PATH=str(small / "register-corpus"), MODEL_REGISTRY="/nowhere", HF_HOME="/nowhere",
+            HF_ENDPOINT="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9",
+        )
+    )  # fmt: skip
+    assert "fr: 24 texts" in done
+
+
+@pytest.mark.fault(7)
+def test_evaluations_at_the_same_time_lose_nothing(model):
+    def run(lang):
+        return finish(start("evaluate.py", *TRAINED, "--eval_lang", lang, cwd=model.folder, **model.environment))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(run, ["en", "es", "fr"]))
+    for lang in ("en", "es", "fr"):
+        check_against_predictions(model.folder / "outputs/tiny-en-fr", lang)
+
+
+def test_mistakes(model, invoke):
+    status, _, errors = invoke(evaluate, "--model_name", "tniy", "--train_langs", "en-fr", "--eval_lang", "en")
+    assert (status, "did you mean 'tiny-en-fr'" in errors) == (2, True)
+    status, _, errors = invoke(evaluate, *TRAINED)
+    assert (status, "--eval_langs" in errors) == (2, True)
+    record = model.folder / "outputs/tiny-en-fr/run.json"
+    record.write_text(record.read_text().replace('"complete"', '"running"'))
+    status, _, errors = invoke(evaluate, *TRAINED, "--eval_lang", "en")
+    assert (status, "not trained to its end" in errors) == (2, True)
+
+
+def test_a_corpus_with_other_registers_is_refused(model, invoke, small):
+    shutil.copytree(small / "register-corpus", model.folder / "corpus")
+    names = model.folder / "corpus/info/reg_abbv.json"
+    names.write_text(json.dumps(json.loads(names.read_text()) | {"XX": "something new"}))
+    status, _, errors = invoke(
+        evaluate, *TRAINED, "--eval_lang", "en", "--corpus_path", str(model.folder / "corpus")
+    )  # fmt: skip
+    assert (status, "was not trained on: XX" in errors) == (2, True)
+
+
+def test_registers_in_another_order_keep_their_names(model, invoke, small):
+    invoke(evaluate, *TRAINED, "--eval_lang", "en")
+    path = model.folder / "outputs/tiny-en-fr/eval/en.json"
+    before = json.loads(path.read_text())
+    shutil.copytree(small / "register-corpus", model.folder / "corpus")
+    names = model.folder / "corpus/info/reg_abbv.json"
+    names.write_text(json.dumps(dict(reversed(json.loads(names.read_text()).items()))))
+    invoke(evaluate, *TRAINED, "--eval_lang", "en", "--corpus_path", str(model.folder / "corpus"))
+    assert json.loads(path.read_text())["confusion_matrix"] == before["confusion_matrix"]
+
+
+def test_the_whole_chain_on_real_texts(real_corpus, tmp_path, invoke, monkeypatch):
+    """A small XLM-R from scratch on Swedish and French, through every script."""
+    import pandas as pd
+
+    import post_eval
+    from demo.build import build_model
+    from utils.corpus_load import open_corpus
+
+    corpus = open_corpus(real_corpus)
+    texts = [text[:400] for lang in ("sv", "fr") for text in corpus.load("train", lang)["text"]]
+    build_model(tmp_path / "scratch", texts, vocabulary=2000)
+    registry = tmp_path / "models.json"
+    registry.write_text('{"scratch": {"checkpoint": "./scratch", "max_length": 64}}')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CORPUS_PATH", real_corpus)
+    monkeypatch.setenv("MODEL_REGISTRY", str(registry))
+    arguments = ["--model_name", "scratch", "--train_langs", "sv-fr"]
+    recipe = ["--num_epochs", "6", "--learning_rate", "2e-3", "--attention_dropout", "0"]
+    status, _, errors = invoke(finetune, *arguments, *recipe)
+    assert status == 0, errors
+    status, _, errors = invoke(evaluate, *arguments, "--eval_langs", "all")
+    assert status == 0, errors
+    status, output, errors = invoke(post_eval)
+    assert status == 0, errors
+    results = tmp_path / "outputs/scratch-sv-fr"
+    for lang, count in {"sv": 400, "fr": 377, "fi": 400, "id": 111, "zh": 108, "ar": 32}.items():
+        assert check_against_predictions(results, lang)["num_texts"] == count
+    report = json.loads((results / "train.json").read_text())
+    assert report["num_train_texts"] == 1728
+    # Always guessing the most frequent register gives 0.387.
+    assert report["epochs"][report["best_epoch"] - 1]["validation"]["accuracy"] > 0.45
+    table = pd.read_csv(tmp_path / "outputs/summary.csv", keep_default_na=False)
+    assert len(table) == 6 * 6
+    for path in output.split()[-3:]:
+        assert (tmp_path / path).stat().st_size > 0

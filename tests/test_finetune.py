@@ -1,0 +1,151 @@
+"""What finetune.py refuses, keeps and records; how it trains is in test_training.py and beside it."""
+
+import json
+import shutil
+
+import pytest
+
+import finetune
+from tests.conftest import FAST
+from utils.layout import sha256_of_file
+
+
+def train(invoke, *arguments, langs="en"):
+    return invoke(finetune, "--model_name", "tiny", "--train_langs", langs, *FAST, *arguments)
+
+
+def test_run_json_and_train_json_hold_what_is_needed_to_run_again(inputs, invoke):
+    status, output, _ = train(invoke, "--seed", "5", langs="en-fr")
+    assert status == 0
+    for path in ("models/tiny-en-fr", "outputs/tiny-en-fr/train.json", "outputs/tiny-en-fr/run.json"):
+        assert path in output
+        assert (inputs.folder / path).exists()
+    record = json.loads((inputs.folder / "outputs/tiny-en-fr/run.json").read_text())
+    assert record["status"] == "complete"
+    assert record["options"]["seed"] == record["seed"] == 5
+    assert record["options"]["max_length"] == 64, "the registry's"
+    files = {file["path"]: file["sha256"] for file in record["data"]["files"]}
+    assert files == {str(path): sha256_of_file(path) for path in (inputs.corpus / "corpus/train").glob("[ef][nr].tsv")}
+    assert sum(record["train_registers"].values()) == 80
+    assert sum(record["validation_registers"].values()) == 20
+    report = json.loads((inputs.folder / "outputs/tiny-en-fr/train.json").read_text())
+    assert [epoch["epoch"] for epoch in report["epochs"]] == [1, 2]
+    assert set(report["epochs"][0]) == {"epoch", "loss", "learning_rate", "seconds", "validation"}
+    assert {"accuracy", "precision", "recall", "micro_f1", "macro_f1", "weighted_f1", "loss"} <= set(
+        report["epochs"][0]["validation"]
+    )
+    assert report["num_train_texts"] == 80
+    assert report["num_parameters"] == report["num_trainable_parameters"] > 10_000
+    for name in ("seconds", "texts_per_second", "tokens_per_second", "peak_memory_bytes"):
+        assert report[name] > 0
+
+
+def test_a_complete_run_is_kept_unless_forced(inputs, invoke):
+    train(invoke)
+    weights = inputs.folder / "models/tiny-en/model.safetensors"
+    before = weights.read_bytes()
+    status, output, _ = train(invoke)
+    assert (status, "already complete" in output) == (0, True)
+    status, _, errors = train(invoke, "--seed", "7")
+    assert status == 2
+    assert "seed 42 -> 7" in errors and "--force" in errors and errors.count("\n") <= 2
+    assert weights.read_bytes() == before
+
+    stale = inputs.folder / "outputs/tiny-en/eval/en.json"
+    stale.parent.mkdir()
+    stale.write_text("{}")
+    status, _, _ = train(invoke, "--seed", "7", "--force")
+    assert status == 0
+    assert weights.read_bytes() != before
+    assert not stale.exists(), "results of the model that was replaced"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model_name", "tniy"], "'tniy' is not in"),
+        (["--train_langs", "en-xx"], "language 'xx' has no train file"),
+        (["--train_langs", "en-en"], "given twice"),
+        (["--train_langs", "../en"], "not a language name"),
+        (["--subfolder", "../x"], "below the output folder"),
+        (["--corpus_path", "nowhere"], "the corpus folder nowhere does not exist"),
+        (["--lr_scheduler_type", "liner"], "unknown schedule 'liner'; did you mean 'linear'"),
+        (["--max_length", "513"], "at most 512 tokens"),
+        (["--precision", "fp16"], "--precision fp16 needs a GPU"),
+        (["--validation_size", "1"], "--validation_size must be below 1"),
+        (["--validation_size", "0.000001"], "too few for a validation part"),
+        (["--report_to", "mlflow"], "the package mlflow is not installed"),
+        (["--num_epochs", "0"], "at least 1"),
+    ],
+)
+def test_mistakes_end_with_status_2_and_leave_no_model(inputs, invoke, arguments, message):
+    import torch
+
+    if message.startswith("--precision") and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    status, _, errors = train(invoke, *arguments)
+    assert status == 2, errors
+    assert message in errors
+    assert errors.count("\n") <= 2
+    assert "Traceback" not in errors
+    assert not list(inputs.folder.rglob("*.safetensors"))
+
+
+def test_a_failing_run_keeps_earlier_results_and_says_why(inputs, invoke, monkeypatch):
+    train(invoke)
+    before = {path: path.read_bytes() for path in (inputs.folder / "models").rglob("*") if path.is_file()}
+    report = (inputs.folder / "outputs/tiny-en/train.json").read_text()
+
+    from utils.training import ClassifierTrainer
+
+    def fail(self, *_, **__):
+        raise RuntimeError("the disk is full\nand more lines")
+
+    monkeypatch.setattr(ClassifierTrainer, "training_step", fail)
+    status, _, errors = train(invoke, "--force")
+    assert status == 1
+    assert errors.splitlines() == ["finetune.py: error: RuntimeError: the disk is full (--debug shows the traceback)"]
+    record = json.loads((inputs.folder / "outputs/tiny-en/run.json").read_text())
+    assert (record["status"], record["error"]) == ("failed", "the disk is full\nand more lines")
+    assert {path: path.read_bytes() for path in before} == before
+    assert (inputs.folder / "outputs/tiny-en/train.json").read_text() == report
+
+
+def test_debug_shows_the_traceback(inputs, invoke):
+    _, _, errors = train(invoke, "--train_langs", "xx", "--debug")
+    assert "Traceback" in errors
+
+
+def test_an_incomplete_local_checkpoint_is_named(inputs, invoke):
+    shutil.copytree(inputs.registry.parent / "tiny-xlmr", inputs.folder / "half")
+    (inputs.folder / "half/model.safetensors").unlink()
+    registry = inputs.folder / "models.json"
+    registry.write_text(json.dumps({"tiny": "./half"}))
+    status, _, errors = train(invoke, "--model_registry", registry)
+    assert status == 2
+    assert "weights are missing: model.safetensors" in errors
+
+
+def test_a_checkpoint_that_is_not_cached_says_how_to_get_it(inputs, invoke, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    registry = inputs.folder / "models.json"
+    registry.write_text(json.dumps({"tiny": "nobody/nothing"}))
+    status, _, errors = train(invoke, "--model_registry", registry)
+    assert status == 2
+    assert "python download_model.py --models tiny" in errors
+    assert errors.count("\n") <= 2
+
+
+@pytest.mark.fault(9)
+def test_training_needs_no_gpu(inputs, invoke, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    status, output, errors = train(invoke)
+    assert status == 0, errors
+    assert "cpu" in output
+
+
+def test_the_saved_classifier_names_its_registers(inputs, invoke):
+    train(invoke)
+    config = json.loads((inputs.folder / "models/tiny-en/config.json").read_text())
+    assert list(config["id2label"].values()) == ["IN", "OP", "RN", "JN", "HI", "LY", "ND", "AD"]

@@ -1,0 +1,226 @@
+import csv
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+import post_eval
+from utils.cfm import confusion_figure, select_matrices
+from utils.metrics import METRICS, confidence_intervals, confusion_matrix, per_register_metrics, summary_metrics
+from utils.results import load_results
+from utils.tve import select_grid, shared_first, train_vs_eval_figure
+
+REGISTERS = ["IN", "OP", "RN", "JN", "HI", "LY", "ND", "AD"]
+LANGS = sorted(
+    {"al", "ar", "ca", "de", "en", "es", "fa", "fi", "fr", "hi", "id", "jp", "no"}
+    | {"pt", "ru", "sv", "tr", "ur", "zh"}
+)
+
+
+def write_results(folder, model, train_langs, eval_langs, num_texts=400):
+    """Write the results of an imagined model, in the files that evaluate.py and finetune.py write."""
+    generator = np.random.default_rng(len(model + train_langs))
+    run = folder / f"{model}-{train_langs}"
+    (run / "eval").mkdir(parents=True)
+    for lang in eval_langs:
+        labels = generator.choice([0, 1, 2, 3, 4, 6], size=num_texts)
+        predictions = np.where(generator.random(num_texts) < 0.7, labels, generator.integers(0, 7, size=num_texts))
+        matrix = confusion_matrix(labels, predictions, 8)
+        result = {
+            "model": model,
+            "train_langs": train_langs,
+            "eval_lang": lang,
+            "num_texts": num_texts,
+            **{name: float(value) for name, value in summary_metrics(matrix).items()},
+            "registers": REGISTERS,
+            "per_register": per_register_metrics(matrix, REGISTERS),
+            "confusion_matrix": matrix.tolist(),
+            "confidence_intervals": confidence_intervals(matrix, 1, 100),
+        }
+        (run / "eval" / f"{lang}.json").write_text(json.dumps(result))
+    counts = dict(zip(REGISTERS, [9_000, 12_345, 7, 4_100, 800, 3, 1_500, 0], strict=True))
+    record = {"status": "complete", "train_registers": counts, "validation_registers": counts}
+    (run / "run.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for model, train in itertools.product(("mbert", "xlmr-large"), ("en", "fr", "en-fr")):
+        write_results(tmp_path / "outputs", model, train, ["en", "fr", "tr"])
+    return tmp_path / "outputs"
+
+
+def texts_of(figure):
+    """Every text of a figure with its box in pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
+
+
+def check_layout(figure):
+    """No text leaves the figure, no two texts overlap."""
+    boxes = texts_of(figure)
+    width, height = figure.canvas.get_width_height()
+    for text, box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, f"{text!r} leaves the figure"
+    corners = np.array([[box.x0, box.y0, box.x1, box.y1] for _, box in boxes])
+    overlap_x = np.minimum(corners[:, None, 2], corners[None, :, 2]) - np.maximum(
+        corners[:, None, 0], corners[None, :, 0]
+    )
+    overlap_y = np.minimum(corners[:, None, 3], corners[None, :, 3]) - np.maximum(
+        corners[:, None, 1], corners[None, :, 1]
+    )
+    first, second = np.nonzero(np.triu((overlap_x > 1) & (overlap_y > 1), k=1))
+    assert not len(first), [(boxes[i][0], boxes[j][0]) for i, j in zip(first, second, strict=True)]
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 19])
+@pytest.mark.parametrize("summary", [True, False])
+def test_confusion_figure_is_readable_at_any_number_of_languages(tmp_path, count, summary):
+    write_results(tmp_path, "xlmr", "en-fr", LANGS[-count:], num_texts=9000)
+    (run,) = load_results(tmp_path)
+    ((run, langs),) = select_matrices([run])
+    figure = confusion_figure(run, langs, ignore_summary=not summary)
+    assert len(figure.axes) == count + summary
+    check_layout(figure)
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("metrics", [["macro_f1"], ["micro_f1", "macro_f1"], list(METRICS)])
+@pytest.mark.parametrize(("models", "trains", "evals"), [(1, 1, 1), (1, 2, 19), (2, 3, 1), (3, 14, 19)])
+def test_train_vs_eval_figure_is_readable_at_any_size(tmp_path, metrics, models, trains, evals):
+    for model in ("mbert", "xlmr-large", "glot500")[:models]:
+        for train in [*LANGS[:12], "en-fr", "-".join(LANGS[:7])][-trains:]:
+            write_results(tmp_path, model, train, LANGS[:evals])
+    runs = load_results(tmp_path)
+    figure = train_vs_eval_figure(runs, select_grid(runs, metrics=metrics))
+    assert len(figure.axes) == models * len(metrics)
+    check_layout(figure)
+
+
+def test_the_figures_show_the_numbers(results):
+    runs = load_results(results)
+    run = next(run for run in runs if run.name == "xlmr-large-en-fr")
+    figure = confusion_figure(run, ["en", "fr", "tr"], ignore_summary=False)
+    bars, english = figure.axes[0], figure.axes[1]
+    heights = [patch.get_height() for patch in bars.patches[:8]]
+    assert heights == list(run.train_registers.values())
+    matrix = np.array(run.evaluations["en"]["confusion_matrix"])
+    cells = {tuple(map(round, text.get_position())): text.get_text() for text in english.texts}
+    assert cells == {(c, r): str(n) for (r, c), n in np.ndenumerate(matrix) if n}
+    colours = english.images[0].get_array()
+    totals = matrix.sum(axis=1)
+    for row, total in enumerate(totals):
+        label = english.get_yticklabels()[row].get_text()
+        assert label == f"{REGISTERS[row]} ({total})" if total else f"{REGISTERS[row]} (none)"
+        if total:
+            np.testing.assert_allclose(colours[row], matrix[row] / total)
+        else:
+            assert colours[row].mask.all()
+
+
+def test_every_cell_of_the_train_vs_eval_matrix(results):
+    runs = load_results(results)
+    grid = select_grid(runs, metrics=["macro_f1"])
+    assert (grid.rows, grid.columns) == (["en", "fr", "en-fr"], ["en", "fr", "tr"])
+    figure = train_vs_eval_figure(runs, grid)
+    for axes, model in zip(figure.axes, grid.models, strict=True):
+        values = axes.images[0].get_array()
+        for (row, train), (column, lang) in itertools.product(enumerate(grid.rows), enumerate(grid.columns)):
+            run = next(run for run in runs if (run.model, run.train_langs) == (model, train))
+            assert values[row, column] == run.evaluations[lang]["macro_f1"]
+            assert axes.texts[row * 3 + column].get_text() == f"{values[row, column]:.2f}"
+
+
+def test_shared_languages_first():
+    rows, columns = shared_first({"fr", "en", "en-fr", "sv"}, {"tr", "fr", "en", "al"})
+    assert rows == ["en", "fr", "sv", "en-fr"]
+    assert columns == ["en", "fr", "al", "tr"]
+
+
+def test_everything_is_written_and_named(results, invoke):
+    status, output, errors = invoke(post_eval, "--format", "png", "pdf", "svg")
+    assert status == 0, errors
+    written = [line for line in output.splitlines() if line.startswith("outputs")]
+    assert len(written) == 6 * 3 + 3 + 1
+    for path in written:
+        assert (results.parent / path).stat().st_size > 500
+    with (results / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 * 3 * len(METRICS)
+    assert set(rows[0]) == {"model", "train_langs", "eval_lang", "metric", "value", "low", "high"}
+    run = json.loads((results / "xlmr-large-en-fr/eval/tr.json").read_text())
+    key = {"model": "xlmr-large", "train_langs": "en-fr", "eval_lang": "tr", "metric": "macro_f1"}
+    (row,) = (row for row in rows if key.items() <= row.items())
+    assert float(row["value"]) == run["macro_f1"]
+    assert [float(row["low"]), float(row["high"])] == run["confidence_intervals"]["macro_f1"]
+
+
+@pytest.mark.fault(10)
+def test_existing_figures_are_drawn_anew(results, invoke):
+    old = results / "mbert-en/cfm.png"
+    old.write_bytes(b"old")
+    invoke(post_eval)
+    assert old.read_bytes().startswith(b"\x89PNG")
+
+
+def test_options_choose_what_is_drawn(results, invoke):
+    status, output, _ = invoke(
+        post_eval, "--ignore_tve", "--cfm_ignore_summary", "--cfm_models", "mbert", "--cfm_train_langs", "en-fr",
+        "--cfm_eval_langs", "tr",
+    )  # fmt: skip
+    assert status == 0
+    assert sorted(path.name for path in results.rglob("*.png")) == ["cfm.png"]
+    only = ["--ignore_cfm", "--tve_models", "mbert", "--tve_metrics", "recall"]
+    status, output, _ = invoke(post_eval, "--base-dir", results, *only)
+    assert status == 0
+    assert str(results / "tve.png") in output
+    status, _, _ = invoke(post_eval, "--output_dir", results.parent, "--subfolder", "outputs", "--ignore-cfm")
+    assert status == 0
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tve_eval_langs", "en", "tur"], "--tve_eval_langs: no results for 'tur'"),
+        (["--tve_train_langs", "en-tr"], "--tve_train_langs: no results for 'en-tr'; did you mean 'en-fr'"),
+        (["--tve_models", "mbret"], "did you mean 'mbert'"),
+        (["--tve_metrics", "macro_f"], "did you mean 'macro_f1'"),
+        (["--cfm_models", "x"], "--cfm_models: no results for 'x'"),
+        (["--cfm_eval_langs", "x"], "--cfm_eval_langs: no results for 'x'"),
+        (["--cfm_train_langs", "x"], "--cfm_train_langs: no results for 'x'"),
+        (["--format", "jpg"], "invalid choice: 'jpg'"),
+        (["--base_dir", "nowhere"], "nowhere does not exist"),
+        (["--subfolder", "mbert-en"], "no evaluation results below"),
+    ],
+)
+def test_filters_refuse_what_has_no_results(results, invoke, arguments, message):
+    status, _, errors = invoke(post_eval, *arguments)
+    assert status == 2
+    assert message in errors
+    assert not list(results.rglob("*.png")), "nothing is drawn before every filter is checked"
+
+
+def test_damaged_results_are_named(results, invoke):
+    path = results / "mbert-en/eval/tr.json"
+    content = path.read_text()
+    path.write_text(content[:100])
+    status, _, errors = invoke(post_eval)
+    assert (status, "eval/tr.json, line 1" in errors) == (2, True)
+    path.write_text('{"model": "mbert"}')
+    status, _, errors = invoke(post_eval)
+    assert (status, "'train_langs' is missing" in errors) == (2, True)
+
+
+def test_results_without_a_run_record(results, invoke):
+    (results / "mbert-en/run.json").unlink()
+    status, _, errors = invoke(post_eval)
+    assert status == 0, errors

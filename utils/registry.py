@@ -139,13 +139,10 @@ def cached_folder(spec: ModelSpec) -> Path:
     """Return the local folder of a checkpoint without any network access; it need not exist or be complete."""
     if spec.is_local:
         return Path(spec.checkpoint)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import try_to_load_from_cache
 
-    try:
-        return Path(snapshot_download(spec.checkpoint, revision=spec.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return Path(spec.checkpoint)
+    config = try_to_load_from_cache(spec.checkpoint, "config.json", revision=spec.revision)
+    return Path(config).parent if isinstance(config, str) else Path(spec.checkpoint)
 
 
 def download_patterns(files: list[str]) -> list[str]:
@@ -181,7 +178,7 @@ def download(spec: ModelSpec) -> Path:
         # Besides the hub's own errors, those of whichever HTTP library its client is built on.
         reason = str(error).strip().splitlines()[0]
         revision = f" at revision {spec.revision}" if spec.revision else ""
-        raise RunFailure(f"{spec.name}: cannot fetch {spec.checkpoint}{revision} ({reason})") from error
+        raise RunFailure(f"cannot fetch {spec.checkpoint}{revision} ({reason})") from error
 
 
 def resolve_checkpoint(spec: ModelSpec) -> Path:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -25,7 +26,8 @@ class Hub(ThreadingHTTPServer):
             "onnx/model.onnx": b"another format",
         }
         self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.cut_weights = False
+        self.stalled = threading.Event()
+        self.stall_weights = False
 
     @property
     def url(self):
@@ -81,14 +83,16 @@ class Handler(BaseHTTPRequestHandler):
         if begin:
             headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
         content = content[begin:]
-        if body and name == "model.safetensors" and self.server.cut_weights:
+        if body and name == "model.safetensors" and self.server.stall_weights:
             self.send_response(200)
             for key, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(key, value)
             self.end_headers()
             self.wfile.write(content[: len(content) // 2])
             self.wfile.flush()
-            self.connection.close()
+            self.server.stalled.set()
+            # Until the client goes away.
+            self.rfile.read()
             return
         self.reply(content if body else b"", 206 if begin else 200, headers, len(content))
 
@@ -155,12 +159,20 @@ def test_fetches_one_weight_format_and_works_offline_afterwards(hub, download, i
     assert not hub.requests, "training on the cached model asks nobody"
 
 
-def test_an_interrupted_download_is_resumed(hub, download):
-    hub.cut_weights = True
-    output = download(status=1)
-    assert "cannot fetch someone/tiny" in output
-    assert "complete:" not in download("--check", status=1)
-    hub.cut_weights = False
+def test_a_killed_download_goes_on(hub, download, tmp_path):
+    (tmp_path / "models.json").write_text('{"tiny": "someone/tiny"}')
+    hub.stall_weights = True
+    process = start(
+        "download_model.py", cwd=tmp_path, HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hub"),
+        MODEL_REGISTRY=str(tmp_path / "models.json"), HF_HUB_DISABLE_XET="1",
+    )  # fmt: skip
+    assert hub.stalled.wait(60)
+    # The small files come from other threads, at the same time.
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    assert "weights are missing" in download("--check", status=1)
+    hub.stall_weights = False
     hub.requests.clear()
     assert "complete" in download()
     assert fetched(hub) == {"model.safetensors"}, "what is there is not fetched again"

@@ -1,9 +1,11 @@
 # Everything runs in .venv, which every target sets up when it is missing or out of date.
 # PYTHON       the interpreter that makes .venv (3.11 or newer)
+# ARGS         options for pytest, for instance ARGS="-k options"
 # TORCH_INDEX  an extra package index for torch, for instance https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -30,7 +32,7 @@ demo: $(READY) ## fine-tune, evaluate and draw the figures on the embedded corpu
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/run.sh
 
 test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(READY) ## check the style of Python and shell files
 	$(BIN)/ruff check .

@@ -133,6 +133,7 @@ def fit(run: Run) -> str:
 
     from utils import device as machine
     from utils.batching import make_collator
+    from utils.cpu_dropout import use_cpu_dropout
     from utils.losses import ClassificationLoss, balanced_class_weights
     from utils.models import build_classifier, choose_max_length, load_config
     from utils.splits import prepare_training_data
@@ -167,8 +168,11 @@ def fit(run: Run) -> str:
     )
     weights = balanced_class_weights(labels, len(registers)) if options.balanced else None
     set_seed(options.seed)
+    model = build_classifier(folder, registers, options.attention_dropout)
+    if arguments.device.type == "cpu":
+        use_cpu_dropout(model)
     trainer = ClassifierTrainer(
-        model=build_classifier(folder, registers, options.attention_dropout),
+        model=model,
         args=arguments,
         train_dataset=data.train,
         eval_dataset=data.validation,

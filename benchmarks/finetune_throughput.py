@@ -223,6 +223,7 @@ def this_project(task: str, model: Any, dataset: Any, tokenizer: Any, device: An
     import numpy as np
 
     from utils.batching import make_collator, padding_fraction, token_budget_batches
+    from utils.cpu_dropout import use_cpu_dropout
     from utils.device import choose_precision
     from utils.inference import default_token_budget, predict_logits
     from utils.losses import ClassificationLoss
@@ -244,6 +245,8 @@ def this_project(task: str, model: Any, dataset: Any, tokenizer: Any, device: An
     arguments.set_evaluate("no")
     arguments.set_save("no")
     arguments.load_best_model_at_end = False
+    if device.type == "cpu":
+        use_cpu_dropout(model)
     trainer = ClassifierTrainer(
         model=model,
         args=arguments,

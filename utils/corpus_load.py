@@ -79,9 +79,7 @@ def open_corpus(path: str) -> Corpus:
     """
     root = Path(path)
     if not root.is_dir():
-        raise UserError(
-            f"the corpus folder {root} does not exist; give it with --corpus_path or $CORPUS_PATH"
-        )
+        raise UserError(f"the corpus folder {root} does not exist; give it with --corpus_path or $CORPUS_PATH")
     registers = _read_names(root / "info" / "reg_abbv.json")
     if not registers:
         raise UserError(f"{root / 'info' / 'reg_abbv.json'}: no registers in this file")

@@ -11,6 +11,7 @@ Stopped by a signal or killed, the same command goes on where it was.
 import contextlib
 import math
 import os
+import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from utils.errors import Interrupted, run_script
 from utils.layout import RunLayout, RunRecord, now, split_langs, write_json
 from utils.options import option, parse_options
 from utils.registry import ModelSpec, find_model, resolve_checkpoint
-from utils.resume import StopFlag, clear_run, may_run, only_run, run_trainer
+from utils.resume import StopFlag, clear_results, may_run, only_run, run_trainer
 from utils.training_options import (
     DEFAULT_BATCH_SIZE,
     TEXTS_SHOWN,
@@ -80,7 +81,7 @@ def main() -> int:
     check_tracker(options.report_to)
     settings = resolve_settings(options, spec)
 
-    with only_run(layout.model / "run.lock") if is_main_process() else contextlib.nullcontext():
+    with only_run(layout.outputs / ".lock") if is_main_process() else contextlib.nullcontext():
         if not may_run(layout, settings, data, options.force):
             print(f"{layout.name} is already complete; --force trains it again")
             return 0
@@ -111,8 +112,9 @@ def train(run: Run) -> None:
     try:
         run.record.write("running")
         summary = fit(run)
+        clear_results(run.layout)
         run.record.write("complete", ended=now())
-        clear_run(run.layout)
+        shutil.rmtree(run.layout.checkpoints, ignore_errors=True)
         print(summary)
         leave_process_group()
     except Interrupted as stopped:

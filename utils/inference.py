@@ -62,7 +62,7 @@ def predict_logits(
         disable=None if description else True,
     ) as progress:
         for rows in padded[rank::world]:
-            batch = collator([columns[int(row)] for row in rows])
+            batch = collator([{"input_ids": ids} for ids in columns[rows]["input_ids"]])
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
             with autocast(device, precision):
                 logits = model(**batch).logits

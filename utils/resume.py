@@ -108,8 +108,8 @@ def only_run(lock_file: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        # The file stays: removing it would let two processes lock two files of the same name.
         lock.release()
-        lock_file.unlink(missing_ok=True)
 
 
 def may_run(layout: RunLayout, settings: dict[str, Any], data: dict[str, Any], force: bool) -> bool:
@@ -170,9 +170,8 @@ def run_trainer(trainer: Any, checkpoints: Path, patience: int | None, stop: Sto
     stop.training = False
 
 
-def clear_run(layout: RunLayout) -> None:
-    """Remove what a complete run leaves behind: resume points, and results of the model that it replaced."""
-    shutil.rmtree(layout.checkpoints, ignore_errors=True)
+def clear_results(layout: RunLayout) -> None:
+    """Remove the evaluation results of the model that a new one has replaced."""
     for stale in (layout.outputs / "eval", layout.outputs / "predictions"):
         shutil.rmtree(stale, ignore_errors=True)
     for figure in layout.outputs.glob("cfm.*"):

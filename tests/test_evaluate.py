@@ -10,7 +10,7 @@ import evaluate
 import finetune
 from tests.conftest import FAST, Inputs, finish, start
 
-TRAINED = ["--model_name", "tiny", "--train_langs", "en-fr"]
+TRAINED = ["--model_name", "tiny", "--train_langs", "en-fr", "--precision", "fp32"]
 
 
 @pytest.fixture(scope="module")

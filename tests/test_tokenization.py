@@ -74,9 +74,8 @@ def _tokenizers():
             tokenizer.normalizer = normalizer
         tokenizer.pre_tokenizer = pre_tokenizer
         # Words one by one: no merge spans a space, as in the vocabularies of real models.
-        tokenizer.train_from_iterator([word for text in texts for word in (text, *text.split())][::1], trainer) if (
-            name != "whole-text"
-        ) else tokenizer.train_from_iterator([f"▁{word}" for text in texts for word in text.split()], trainer)
+        mark = "▁" if name == "whole-text" else ""
+        tokenizer.train_from_iterator([mark + word for text in texts for word in text.split()], trainer)
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>",
             special_tokens=[("<s>", tokenizer.token_to_id("<s>")), ("</s>", tokenizer.token_to_id("</s>"))],

@@ -131,6 +131,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(lock_file: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock between processes; where the file system has no locks, go on without.
+
+    The file stays: removing it would let two processes lock two files of the same name.
+
+    Raises:
+        filelock.Timeout: if another process holds it and `wait` is False.
+    """
+    import filelock
+
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(lock_file)
+    try:
+        lock.acquire(blocking=wait)
+    except filelock.Timeout:
+        raise
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

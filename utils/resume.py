@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.distributed import is_main_process
 from utils.errors import Interrupted, UserError
-from utils.layout import RunLayout, read_json
+from utils.layout import RunLayout, locked, read_json
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # Written last by the Trainer, so its presence marks a complete resume point.
@@ -95,21 +95,12 @@ def only_run(lock_file: Path) -> Iterator[None]:
     """
     import filelock
 
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(lock_file)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        raise UserError(f"another process is training this model ({lock_file} is locked)") from None
-    except (OSError, NotImplementedError):
-        # A file system without locks: better to train unguarded than not at all.
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(lock_file, wait=False))
+        except filelock.Timeout:
+            raise UserError(f"another process is training this model ({lock_file} is locked)") from None
         yield
-        return
-    try:
-        yield
-    finally:
-        # The file stays: removing it would let two processes lock two files of the same name.
-        lock.release()
 
 
 def may_run(layout: RunLayout, settings: dict[str, Any], data: dict[str, Any], force: bool) -> bool:

@@ -5,15 +5,13 @@ temporary name and renamed, so concurrent processes see all of it or nothing; a 
 the same work twice where the file system supports locks.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.layout import atomic_path
+from utils.layout import atomic_path, locked
 
 if TYPE_CHECKING:
     import datasets
@@ -53,7 +51,7 @@ def tokenize(
 
     texts = dataset["text"][:]
     path = Path(cache_dir) / f"{_cache_key(texts, tokenizer, max_length)}.arrow"
-    with _locked(path):
+    with locked(path.with_suffix(".lock")):
         tokens = _load(path)
         if tokens is None:
             _write(path, texts, tokenizer, max_length)
@@ -150,21 +148,3 @@ def _describe(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
         "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "truncation_side": tokenizer.truncation_side,
     }
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock beside `path`; where the file system has none, go on without (the work may be done twice)."""
-    import filelock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(f"{path}.lock")
-    try:
-        lock.acquire()
-    except (OSError, NotImplementedError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,0 +1,60 @@
+"""The README's commands are accepted by their scripts, and the files it names exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import download_model
+import evaluate
+import finetune
+import post_eval
+from tests.conftest import PROJECT
+from utils.options import OptionParser
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+OPTIONS = {
+    "finetune.py": finetune.FinetuneOptions,
+    "evaluate.py": evaluate.EvaluateOptions,
+    "post_eval.py": post_eval.PostEvalOptions,
+    "download_model.py": download_model.DownloadOptions,
+}
+COMMANDS = [line.strip() for line in README.splitlines() if re.match(r"    (python|torchrun) ", line)]
+
+
+def test_there_are_commands_of_every_script():
+    assert {script for command in COMMANDS for script in OPTIONS if script in command} == set(OPTIONS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_accepted(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (recipe,) = re.findall(r"printf '(.*)' > recipe.yaml", README)
+    Path("recipe.yaml").write_text(recipe.replace("\\n", "\n"), encoding="utf-8")
+    words = shlex.split(command)
+    script = next(word for word in words if word in OPTIONS)
+    OptionParser(OPTIONS[script]).parse(words[words.index(script) + 1 :])
+
+
+@pytest.mark.parametrize("script", [*OPTIONS, "benchmarks/finetune_throughput.py"])
+def test_scripts_open_with_commands_that_they_accept(script):
+    text = (PROJECT / script).read_text(encoding="utf-8")
+    docstring = text.split('"""')[1]
+    commands = re.findall(rf"^    .*{re.escape(script)}(.*)$", docstring, re.MULTILINE)
+    assert commands
+    for arguments in commands:
+        if script in OPTIONS:
+            OptionParser(OPTIONS[script]).parse(shlex.split(arguments, comments=True))
+
+
+def test_links_and_figures_exist():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (PROJECT / target).is_file(), target
+
+
+def test_every_option_of_finetune_named_in_the_readme_exists():
+    known = {f"--{name}" for options in OPTIONS.values() for name in options.__dataclass_fields__}
+    known |= {"--help", "--debug", "--option_name", "--option-name", "--base_dir", "--nproc-per-node"}
+    named = {name.split(".")[0] for name in re.findall(r"--[a-z][a-z_.-]+", README)}
+    assert named <= known, named - known

@@ -107,6 +107,23 @@ def test_the_schedule_advances_with_every_step(inputs, invoke, observed):
     assert [epoch["learning_rate"] for epoch in epochs] == pytest.approx([rates[5], rates[11]])
 
 
+def test_every_epoch_has_its_own_order(inputs, invoke, monkeypatch):
+    from utils.batching import TrainBatchSampler
+
+    orders = []
+    stock = TrainBatchSampler.__iter__
+
+    def record(self):
+        batches = list(stock(self))
+        orders.append(batches)
+        return iter(batches)
+
+    monkeypatch.setattr(TrainBatchSampler, "__iter__", record)
+    train(invoke, *FAST)
+    assert len(orders) == 2
+    assert orders[0] != orders[1]
+
+
 def test_schedule_kwargs_reach_the_schedule(inputs, invoke, observed):
     train(
         invoke, *FAST, "--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs.min_lr_rate", "0.5"

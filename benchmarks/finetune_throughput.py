@@ -84,7 +84,6 @@ def prepare(options: BenchmarkOptions, folder: Path) -> None:
     import numpy as np
 
     from demo.build import build_model
-    from utils.batching import TrainBatchSampler
     from utils.tokenization import load_tokenizer, tokenize
 
     corpus = open_corpus(options.corpus_path)
@@ -95,18 +94,15 @@ def prepare(options: BenchmarkOptions, folder: Path) -> None:
     )  # fmt: skip
     tokens = tokenize(texts, load_tokenizer(folder / "model"), MAX_LENGTH, folder / "cache")
     lengths = np.array(tokens["length"])
-    # Steps of the real epoch at even quantiles of their length: few texts, the lengths of all.
-    steps = sorted(TrainBatchSampler(lengths, 16).steps(1)[:-1], key=lambda step: lengths[step].max())
-    quantiles = ((np.arange(options.train_steps) + 0.5) / options.train_steps * len(steps)).astype(int)
-    tokens.select(np.concatenate([steps[i] for i in quantiles])).save_to_disk(folder / "train")
+    # A sample with the lengths of the whole: even steps through the sorted lengths, then shuffled.
+    generator = np.random.default_rng(0)
     order = np.argsort(lengths, kind="stable")
-    spaced = order[np.linspace(0, len(order) - 1, options.eval_texts).astype(int)]
-    shuffled = np.random.default_rng(0).permutation(spaced)
-    tokens.select(shuffled).save_to_disk(folder / "evaluate")
+    for task, count in (("train", 16 * options.train_steps), ("evaluate", options.eval_texts)):
+        spaced = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)]
+        tokens.select(generator.permutation(spaced)).save_to_disk(folder / task)
     print(
-        f"{len(texts):,} texts, {lengths.mean():.0f} tokens on average, {np.mean(lengths == MAX_LENGTH):.0%} reach "
-        f"{MAX_LENGTH}; sample: {np.mean(tokens.select(np.concatenate([steps[i] for i in quantiles]))['length']):.0f} "
-        f"tokens in training, {lengths[spaced].mean():.0f} in evaluation"
+        f"{len(texts):,} texts, {lengths.mean():.0f} tokens on average, "
+        f"{np.mean(lengths == MAX_LENGTH):.0%} reach {MAX_LENGTH}"
     )
 
 

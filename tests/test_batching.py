@@ -1,10 +1,19 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.batching import PaddingCollator, TrainBatchSampler, padding_fraction, token_budget_batches
+from utils.batching import (
+    PaddingCollator,
+    TrainBatchSampler,
+    length_pieces,
+    padding_fraction,
+    take_piece,
+    token_budget_batches,
+)
 
 LENGTHS = np.random.default_rng(0).integers(5, 512, size=1003)
 
@@ -13,14 +22,13 @@ LENGTHS = np.random.default_rng(0).integers(5, 512, size=1003)
     size=st.integers(1, 300),
     batch_size=st.integers(1, 20),
     processes=st.integers(1, 5),
-    grouped=st.booleans(),
     epoch=st.integers(0, 3),
 )
-def test_every_text_once_in_full_batches_over_all_processes(size, batch_size, processes, grouped, epoch):
+def test_every_text_once_in_full_batches_over_all_processes(size, batch_size, processes, epoch):
     lengths = np.random.default_rng(size).integers(1, 100, size=size)
     seen, batches_per_process = [], set()
     for index in range(processes):
-        sampler = TrainBatchSampler(lengths, batch_size, 7, grouped, processes, index)
+        sampler = TrainBatchSampler(lengths, batch_size, 7, processes, index)
         sampler.set_epoch(epoch)
         batches = list(sampler)
         assert len(batches) == len(sampler)
@@ -47,15 +55,51 @@ def test_order_is_a_pure_function_of_seed_and_epoch():
     assert list(TrainBatchSampler(LENGTHS, 16, seed=2)) != list(TrainBatchSampler(LENGTHS, 16, seed=1))
 
 
+def test_processes_share_a_step_evenly():
+    shares = []
+    for index in range(4):
+        sampler = TrainBatchSampler(LENGTHS, 8, num_processes=4, process_index=index)
+        shares.append([LENGTHS[batch].sum() for batch in sampler][:-1])
+    shares = np.array(shares)
+    assert ((shares.max(axis=0) - shares.min(axis=0)) / shares.mean(axis=0)).max() < 0.35
+
+
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=9), st.integers(0, 1000))
+def test_pieces_are_the_cheapest_cut(lengths, overhead):
+    lengths = np.array(lengths)
+    pieces = length_pieces(lengths, overhead)
+    assert sorted(np.concatenate(pieces).tolist()) == list(range(len(lengths)))
+
+    def cost(parts):
+        return sum(len(part) * lengths[part].max() + overhead for part in parts)
+
+    order = np.argsort(lengths)
+    cuts = itertools.chain.from_iterable(
+        itertools.combinations(range(1, len(lengths)), count) for count in range(len(lengths))
+    )
+    assert cost(pieces) == min(cost(np.split(order, list(cut))) for cut in cuts)
+
+
 @pytest.mark.fault(5)
-def test_grouping_leaves_little_padding_and_a_random_order_of_batches():
-    grouped = TrainBatchSampler(LENGTHS, 16).steps(1)
-    ungrouped = TrainBatchSampler(LENGTHS, 16, group_by_length=False).steps(1)
-    assert padding_fraction(LENGTHS, grouped) < 0.06
-    assert padding_fraction(LENGTHS, ungrouped) > 0.4
-    longest = [int(LENGTHS[step].max()) for step in grouped]
-    assert longest != sorted(longest) and longest != sorted(longest, reverse=True)
-    assert LENGTHS[TrainBatchSampler(LENGTHS, 16).steps(0)[0]].max() == LENGTHS[np.concatenate(grouped)].max()
+def test_pieces_leave_little_padding():
+    steps = TrainBatchSampler(LENGTHS, 16).steps(1)
+    assert padding_fraction(LENGTHS, steps) > 0.4
+    pieces = [step[piece] for step in steps for piece in length_pieces(LENGTHS[step], 128)]
+    assert padding_fraction(LENGTHS, pieces) < 0.08
+    assert len(length_pieces(LENGTHS[steps[0]], 10**9)) == 1
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_piece_is_the_batch_of_its_texts(side):
+    class Tokenizer:
+        pad_token_id = 1
+        padding_side = side
+
+    rows = [{"input_ids": [5, 6], "label": 3}, {"input_ids": [5, 6, 7, 8], "label": 0}, {"input_ids": [9], "label": 2}]
+    collator = PaddingCollator(Tokenizer())
+    piece = take_piece(collator(rows), np.array([2, 0]))
+    for name, tensor in collator([rows[2], rows[0]]).items():
+        assert torch.equal(piece[name], tensor)
 
 
 @given(st.lists(st.integers(1, 600), min_size=1, max_size=200), st.integers(1, 4000))

@@ -132,13 +132,33 @@ def test_schedule_kwargs_reach_the_schedule(inputs, invoke, observed):
 
 
 @pytest.mark.fault(5)
-def test_no_text_is_padded_beyond_its_batch(inputs, invoke, observed):
-    train(invoke, *FAST)
-    trainer = observed["trainer"]
-    shapes = [batch["input_ids"].shape for batch in trainer.get_train_dataloader()]
-    assert len({length for _, length in shapes}) > 1
+def test_texts_are_hardly_padded(inputs, invoke, observed, monkeypatch):
+    from transformers import Trainer
+
+    computed = []
+    stock = Trainer.training_step
+
+    def count(self, model, piece, *arguments):
+        computed.append((piece["attention_mask"].numel(), int(piece["attention_mask"].sum())))
+        return stock(self, model, piece, *arguments)
+
+    monkeypatch.setattr(Trainer, "training_step", count)
+    train(invoke, *FAST, "--max_length", "256")
+    padded, tokens = np.array(computed[len(computed) // 2 :]).sum(axis=0)
     report = json.loads((inputs.folder / "outputs/tiny-en/train.json").read_text())
-    assert report["padding_fraction"] == trainer.padding_fraction() < 0.2
+    assert report["padding_fraction"] == pytest.approx(1 - tokens / padded, abs=0.02)
+    assert report["padding_fraction"] < 0.2
+    assert np.sum(computed, axis=0)[1] == 2 * observed["trainer"].sampler.lengths.sum(), "every token once an epoch"
+
+
+def test_pieces_give_the_gradient_of_the_padded_batch(inputs, invoke, observed):
+    """So grouping by length trains the same model as random order, but for rounding and dropout."""
+    common = [*FAST, "--max_length", "256", "--num_epochs", "1", "--model_registry"]
+    common.append(str(small_model_without_dropout(inputs)))
+    train(invoke, *common, "--train_sampling", "random", "--subfolder", "a")
+    whole, observed["norms"] = observed["norms"], []
+    train(invoke, *common, "--train_sampling", "length", "--subfolder", "b")
+    assert observed["norms"] == pytest.approx(whole, rel=1e-4)
 
 
 def test_the_best_epoch_is_kept_and_reported(inputs, invoke, monkeypatch):

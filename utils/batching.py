@@ -1,4 +1,4 @@
-"""Batches with little padding: length-grouped for training, under a token budget for evaluation."""
+"""Batches with little padding: cut into pieces by length for training, under a token budget for evaluation."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,41 +7,34 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-# Steps that are sorted together: more means less padding and less randomness.
-WINDOW_STEPS = 32
+# What a further piece of a batch costs, in tokens: another pass over the gradients on the CPU, kernels that
+# leave the device half empty on a GPU.
+PIECE_OVERHEAD = {"cpu": 128, "cuda": 4096}
 
 
 class TrainBatchSampler(Sampler[list[int]]):
     """The training batches of one process, epoch by epoch.
 
-    A pure function of (seed, epoch), whatever was drawn before: a resumed epoch continues with exactly the
-    texts that are left. With `group_by_length` texts of similar length share a batch: the epoch's random
-    order is cut into windows, each window is sorted, and the steps are shuffled. The processes share each
-    step's stretch of the sorted order, so that none waits for another's longer texts.
+    Every step's texts are drawn at random, so that grouping by length (`length_pieces`, inside a step) costs
+    no quality: batches of similar texts did, because registers differ in length. A pure function of (seed,
+    epoch), whatever was drawn before: a resumed epoch continues with exactly the texts that are left.
 
     Args:
         lengths: length of every text in tokens, shape [n].
         batch_size: texts per batch and process.
         seed: seed of the order.
-        group_by_length: False gives a plain random order.
         num_processes: processes that train together; every text is in one process's batches only (of the
-            last step, where texts are fewer than processes, some are repeated).
+            last step, where texts are fewer than processes, some are repeated). They are dealt out by
+            length, so that none waits for another's longer texts.
         process_index: which of them this is.
     """
 
     def __init__(
-        self,
-        lengths: np.ndarray,
-        batch_size: int,
-        seed: int = 42,
-        group_by_length: bool = True,
-        num_processes: int = 1,
-        process_index: int = 0,
+        self, lengths: np.ndarray, batch_size: int, seed: int = 42, num_processes: int = 1, process_index: int = 0
     ):
         self.lengths = np.asarray(lengths)
         self.step_size = batch_size * num_processes
         self.seed = seed
-        self.group_by_length = group_by_length
         self.num_processes = num_processes
         self.process_index = process_index
         self.epoch = 0
@@ -55,29 +48,55 @@ class TrainBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in self.steps(self.epoch):
-            share = step[self.process_index :: self.num_processes]
-            yield (share if len(share) else step[:1]).tolist()
+            yield self.share(step, self.process_index).tolist()
 
     def steps(self, epoch: int) -> list[np.ndarray]:
         """Return the row numbers of every step of an epoch, all processes together."""
-        generator = np.random.default_rng([self.seed, epoch])
-        order = generator.permutation(len(self.lengths))
-        # What does not fill a step goes last.
-        full = len(order) - len(order) % self.step_size
-        rest = [order[full:]] if full < len(order) else []
-        if not self.group_by_length:
-            return [*order[:full].reshape(-1, self.step_size), *rest]
-        window = WINDOW_STEPS * self.step_size
-        for start in range(0, full, window):
-            part = order[start : min(start + window, full)]
-            part[:] = part[np.argsort(-self.lengths[part], kind="stable")]
-        steps = order[:full].reshape(-1, self.step_size)
-        steps = steps[generator.permutation(len(steps))]
-        if epoch == 0 and len(steps):
-            # The longest texts first: what does not fit in memory fails in the first step, not at night.
-            longest = int(np.argmax(self.lengths[steps].max(axis=1)))
-            steps[[0, longest]] = steps[[longest, 0]]
-        return [*steps, *rest]
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.lengths))
+        return [order[start : start + self.step_size] for start in range(0, len(order), self.step_size)]
+
+    def share(self, step: np.ndarray, process_index: int) -> np.ndarray:
+        """Return one process's texts of a step."""
+        by_length = step[np.argsort(self.lengths[step], kind="stable")]
+        share = by_length[process_index :: self.num_processes]
+        return share if len(share) else by_length[:1]
+
+
+def length_pieces(lengths: np.ndarray, overhead: int) -> list[np.ndarray]:
+    """Cut a batch into pieces of similar length so that computing them one by one costs least.
+
+    A piece costs its padded tokens and `overhead`; the cut is optimal (dynamic programming over the sorted
+    lengths). The gradients of the pieces add up to that of the batch.
+
+    Args:
+        lengths: length of every text of the batch, shape [n].
+        overhead: what a further piece costs, in tokens.
+
+    Returns:
+        Row numbers of each piece; every row is in exactly one.
+    """
+    lengths = np.asarray(lengths)
+    order = np.argsort(lengths, kind="stable")
+    sorted_lengths = lengths[order]
+    cost, begin = [0], [0]
+    for end in range(1, len(order) + 1):
+        # Pieces that end here, by where they begin.
+        costs = [cost[start] + (end - start) * int(sorted_lengths[end - 1]) + overhead for start in range(end)]
+        begin.append(int(np.argmin(costs)))
+        cost.append(min(costs))
+    pieces, end = [], len(order)
+    while end:
+        pieces.append(order[begin[end] : end])
+        end = begin[end]
+    return pieces
+
+
+def take_piece(batch: dict[str, torch.Tensor], rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """Return some rows of a padded batch without the columns that only the other rows need."""
+    index = torch.from_numpy(rows)
+    mask = batch["attention_mask"][index]
+    columns = mask.any(dim=0)
+    return {name: tensor[index][:, columns] if tensor.dim() == 2 else tensor[index] for name, tensor in batch.items()}
 
 
 def token_budget_batches(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:

@@ -1,10 +1,11 @@
 """The Trainer subclass for classifiers and its callbacks.
 
-What the Trainer's own means get wrong or leave out (each has a test): length-grouped batches that resume
+What the Trainer's own means get wrong or leave out (each has a test): batches without padding that resume
 exactly, a loss that is right under gradient accumulation and with several processes, an evaluation that
 counts every text once, a stop on signals that all processes agree on, and resume points known to be whole.
 """
 
+import contextlib
 import json
 import signal
 import sys
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from utils.batching import TrainBatchSampler, padding_fraction
+from utils.batching import PIECE_OVERHEAD, TrainBatchSampler, length_pieces, padding_fraction, take_piece
 from utils.errors import Interrupted
 from utils.inference import cross_entropy, predict_logits
 from utils.metrics import classification_metrics
@@ -42,11 +43,11 @@ class History:
 
 
 class ClassifierTrainer(Trainer):
-    """Trains a classifier on length-grouped batches.
+    """Trains a classifier on random batches, each computed in pieces of similar length.
 
     Args:
         lengths: tokens of every training text, shape [n].
-        group_by_length: False trains in random order.
+        group_by_length: False pads every batch to its longest text instead.
         precision: fp32, bf16 or fp16; of evaluation (that of training is in the arguments).
         token_budget: tokens per evaluation batch, None for what suits the device.
         stop: the flag that signals set.
@@ -67,11 +68,12 @@ class ClassifierTrainer(Trainer):
         self.precision = precision
         self.token_budget = token_budget
         self.history = History()
+        # Sharded models compute in step with each other and must not differ in the number of pieces.
+        self.in_pieces = group_by_length and not self.is_fsdp_enabled
         self.sampler = TrainBatchSampler(
             lengths,
             self.args.per_device_train_batch_size,
             seed=self.args.seed,
-            group_by_length=group_by_length,
             num_processes=self.args.world_size,
             process_index=self.args.process_index,
         )
@@ -97,11 +99,25 @@ class ClassifierTrainer(Trainer):
         self.sampler.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **kwargs)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Add the loss to the epoch's sum; a tensor, because reading a number would wait for the GPU."""
-        loss = super().training_step(*args, **kwargs)
-        self.history.loss_sum = self.history.loss_sum + loss.double()
+    def training_step(
+        self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Compute the batch's pieces one by one; their gradients add up, and processes exchange them once."""
+        lengths = inputs["attention_mask"].sum(dim=1).numpy()
+        pieces = [take_piece(inputs, rows) for rows in self._pieces(lengths)]
+        loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        for index, piece in enumerate(pieces):
+            last = index == len(pieces) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                loss += super().training_step(model, piece, num_items_in_batch).double()
+        # A tensor, because reading a number would wait for the GPU.
+        self.history.loss_sum = self.history.loss_sum + loss
         return loss
+
+    def _pieces(self, lengths: np.ndarray) -> list[np.ndarray]:
+        """Cut a batch into pieces, given as row numbers within it."""
+        overhead = PIECE_OVERHEAD.get(self.args.device.type, PIECE_OVERHEAD["cpu"])
+        return length_pieces(lengths, overhead) if self.in_pieces else [np.arange(len(lengths))]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Return a loader whose dataset `evaluation_loop` reads; batches are made there."""
@@ -145,10 +161,11 @@ class ClassifierTrainer(Trainer):
         self.history = History(**json.loads((checkpoint / HISTORY_FILE).read_text(encoding="utf-8")))
 
     def padding_fraction(self) -> float:
-        """Return the padding in the batches of one epoch, all processes together."""
-        steps = self.sampler.steps(1)
-        world = self.sampler.num_processes
-        return padding_fraction(self.sampler.lengths, [step[rank::world] for step in steps for rank in range(world)])
+        """Return the padding in one epoch, all processes together."""
+        sampler = self.sampler
+        shares = [sampler.share(step, rank) for step in sampler.steps(1) for rank in range(sampler.num_processes)]
+        pieces = [share[piece] for share in shares for piece in self._pieces(sampler.lengths[share])]
+        return padding_fraction(sampler.lengths, pieces)
 
 
 class ProgressBar(ProgressCallback):

@@ -31,7 +31,7 @@ class TrainingOptions(CommonOptions):
         None, "cut texts to this many tokens; without it the registry's, else 512 or the model's limit", minimum=4
     )
     train_sampling: Literal["length", "random"] = option(
-        "length", "batches of texts of similar length (little padding), or in random order"
+        "length", "compute each batch in pieces of similar length (little padding), or pad it whole"
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
         "auto", "number format of training and evaluation; auto is bf16 where the hardware has it, else fp32"

@@ -8,7 +8,7 @@ from utils.batching import PaddingCollator, token_budget_batches
 from utils.device import autocast
 
 # Padded tokens per batch. On the CPU activations should stay in the cache, on a GPU its cores be full.
-TOKEN_BUDGET = {"cpu": 8192, "cuda": 65536}
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
 
 
 def default_token_budget(device: torch.device) -> int:

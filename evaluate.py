@@ -71,7 +71,7 @@ def choose_langs(options: EvaluateOptions, corpus: Corpus) -> list[str]:
     if not langs:
         raise UserError("give the languages to evaluate on with --eval_langs (or --eval_lang), for instance all")
     if "all" in langs:
-        langs = corpus.languages("test")
+        langs = [*corpus.languages("test"), *(lang for lang in langs if lang != "all")]
         if not langs:
             raise UserError(f"no test files in {corpus.root / 'corpus' / 'test'}")
     return list(dict.fromkeys(langs))

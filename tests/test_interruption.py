@@ -82,6 +82,16 @@ def test_a_signal_in_the_last_step_of_an_epoch_costs_no_validation(inputs):
     assert history(inputs, "broken") == history(inputs, "whole")
 
 
+def test_a_forced_run_goes_on_too(inputs):
+    """Or a job that is requeued with --force would begin anew every time."""
+    assert stop_at(inputs, "epoch 0.2", signal.SIGTERM, "--seed", "1")[0] == 128 + signal.SIGTERM
+    forced = ["--force", "--seed", "2"]
+    status, output = stop_at(inputs, "epoch 0.2", signal.SIGTERM, *forced)
+    assert status == 128 + signal.SIGTERM
+    assert "going on from" not in output
+    assert "going on from" in run(inputs, *forced)
+
+
 def test_a_signal_before_training_ends_at_once(inputs):
     process = start("finetune.py", *COMMAND, cwd=inputs.folder)
     while not (inputs.folder / "outputs/tiny-en/run.json").exists():

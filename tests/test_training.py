@@ -235,6 +235,22 @@ def test_the_same_seed_gives_the_same_weights(inputs, invoke):
     assert a != c
 
 
+def test_a_resume_point_is_saved_when_it_is_due(inputs, invoke, monkeypatch):
+    from utils.training import StopCallback
+
+    saved = []
+    stock = StopCallback.on_save
+
+    def record(self, args, state, control, **kwargs):
+        saved.append(state.global_step)
+        return stock(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(StopCallback, "on_save", record)
+    monkeypatch.setattr(StopCallback, "SAVE_SECONDS", 0)
+    train(invoke, *FAST)
+    assert saved == list(range(1, 13)), "after every step of 2 epochs of 6"
+
+
 def test_half_written_resume_points_do_not_count(tmp_path, inputs, invoke, monkeypatch):
     from utils import resume
 

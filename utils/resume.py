@@ -106,15 +106,16 @@ def only_run(lock_file: Path) -> Iterator[None]:
 def may_run(layout: RunLayout, settings: dict[str, Any], data: dict[str, Any], force: bool) -> bool:
     """Say whether there is something to train: not if the run is complete.
 
-    With `force`, the resume points of an earlier try are removed; its results stay until new ones replace them.
+    With `force`, a complete run or one of other options is trained anew; its results stay until new ones
+    replace them. What is unfinished and the same goes on with `force` too, or a job that is started again
+    with the same command would never come to its end.
 
     Raises:
         UserError: if the folder holds a run, or resume points, of other options or other data.
     """
     previous = read_json(layout.run_json)
-    if previous is None or force:
-        if is_main_process():
-            shutil.rmtree(layout.checkpoints, ignore_errors=True)
+    if previous is None:
+        _discard(layout.checkpoints)
         return True
     differences = [
         f"{name} {previous['options'].get(name)} -> {value}"
@@ -124,12 +125,20 @@ def may_run(layout: RunLayout, settings: dict[str, Any], data: dict[str, Any], f
     if [file["sha256"] for file in previous["data"]["files"]] != [file["sha256"] for file in data["files"]]:
         differences.append("the corpus files have changed")
     complete = previous["status"] == "complete" and (layout.model / "config.json").is_file()
+    if force and (complete or differences):
+        _discard(layout.checkpoints)
+        return True
     if differences and (complete or last_resume_point(layout.checkpoints)):
         raise UserError(
             f"{layout.outputs} holds a run with other options ({'; '.join(differences)})\n"
             "use --subfolder for another experiment, or --force to replace it"
         )
     return not complete
+
+
+def _discard(checkpoints: Path) -> None:
+    if is_main_process():
+        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def run_trainer(trainer: Any, checkpoints: Path, patience: int | None, stop: StopFlag) -> None:

@@ -23,7 +23,16 @@ from utils.errors import Interrupted, run_script
 from utils.layout import RunLayout, RunRecord, now, split_langs, write_json
 from utils.options import option, parse_options
 from utils.registry import ModelSpec, find_model, resolve_checkpoint
-from utils.resume import StopFlag, clear_results, may_run, only_run, run_trainer
+from utils.resume import (
+    StopFlag,
+    check_restarts,
+    clear_results,
+    disk_shortage,
+    may_run,
+    only_run,
+    remove_incomplete,
+    run_trainer,
+)
 from utils.training_options import (
     DEFAULT_BATCH_SIZE,
     TEXTS_SHOWN,
@@ -32,6 +41,8 @@ from utils.training_options import (
     early_stopping,
     training_arguments,
 )
+
+CANCELLED = "the job was cancelled"
 
 
 @dataclass(kw_only=True)
@@ -79,15 +90,17 @@ def main() -> int:
     langs = split_langs(options.train_langs)
     data = {"corpus": str(corpus.root), "files": corpus.provenance("train", langs), "registers": corpus.registers}
     check_tracker(options.report_to)
+    layout.check_writable()
     settings = resolve_settings(options, spec)
 
-    with only_run(layout.outputs / ".lock") if is_main_process() else contextlib.nullcontext():
+    with only_run(layout) if is_main_process() else contextlib.nullcontext():
         if not may_run(layout, settings, data, options.force):
             print(f"{layout.name} is already complete; --force trains it again")
             return 0
         record = RunRecord(layout.run_json, settings, data)
-        run = Run(options, settings, layout, spec, corpus, langs, record, StopFlag())
-        run.stop.listen()
+        stop = StopFlag(layout.handover, lambda: record.write("failed", error=CANCELLED, ended=now()))
+        run = Run(options, settings, layout, spec, corpus, langs, record, stop)
+        stop.listen()
         train(run)
     return 0
 
@@ -110,6 +123,7 @@ def train(run: Run) -> None:
         leave_process_group()
         return
     try:
+        check_restarts(run.record, run.layout.checkpoints, run.options.max_restarts)
         run.record.write("running")
         summary = fit(run)
         clear_results(run.layout)
@@ -118,10 +132,19 @@ def train(run: Run) -> None:
         print(summary)
         leave_process_group()
     except Interrupted as stopped:
-        run.record.write("running", stopped=str(stopped))
+        if run.record.content["status"] == "failed":
+            run.record.write("failed", error=f"{CANCELLED}: {stopped}")
+        else:
+            run.record.write("running", stopped=str(stopped))
         raise
     except BaseException as error:
-        run.record.write("failed", error=str(error) or type(error).__name__, ended=now())
+        # What was written in part goes first: it may be what fills the disk.
+        remove_incomplete(run.layout.checkpoints)
+        shortage = disk_shortage(error, run.layout)
+        with contextlib.suppress(OSError):
+            run.record.write("failed", error=str(shortage or error) or type(error).__name__, ended=now())
+        if shortage:
+            raise shortage from error
         raise
 
 
@@ -187,6 +210,7 @@ def fit(run: Run) -> str:
         precision=precision,
         token_budget=options.eval_token_budget,
         stop=run.stop,
+        record=run.record,
     )
     run.record.content |= {
         "device": machine.describe_device(arguments.device),

@@ -132,7 +132,7 @@ def test_two_jobs_never_train_one_model(inputs):
         if line.startswith("epoch 0."):
             break
     output = run(inputs, status=2)
-    assert "another process is training this model" in output
+    assert "is training this model" in output
     finish(first)
     assert record(inputs, "")["status"] == "complete"
 

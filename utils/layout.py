@@ -20,9 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils import slurm
 from utils.errors import UserError
 from utils.options import PROJECT
 
+# How far a run has come; outlives restarts.
+PROGRESS = ("epoch", "best_macro_f1")
 RECORDED_LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
@@ -97,6 +100,11 @@ class RunLayout:
         return self.model / "checkpoints"
 
     @property
+    def handover(self) -> Path:
+        """A file that asks the process which trains this model to save and end."""
+        return self.outputs / ".handover"
+
+    @property
     def run_json(self) -> Path:
         """The record of the run."""
         return self.outputs / "run.json"
@@ -105,6 +113,16 @@ class RunLayout:
     def train_json(self) -> Path:
         """The training and validation metrics of every epoch."""
         return self.outputs / "train.json"
+
+    def check_writable(self) -> None:
+        """Raise a `UserError` unless files can be written to the run's folders, which are made if needed."""
+        for folder in (self.outputs, self.model):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+            except OSError as error:
+                advice = "give other folders with --output_dir and --models_dir"
+                raise UserError(f"cannot write to {folder} ({error.strerror}); {advice}") from None
 
     def eval_json(self, lang: str) -> Path:
         """The metrics on one evaluation language."""
@@ -198,8 +216,9 @@ class RunRecord:
     """run.json: what was run, on what, and how it ended; all that is needed to run it again."""
 
     def __init__(self, path: Path, options: dict[str, Any], data: dict[str, Any]):
-        previous = read_json(path) or {}
+        self.previous = read_json(path) or {}
         self.path = path
+        goes_on = self.previous.get("status") == "running"
         self.content = {
             "status": "running",
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -209,15 +228,28 @@ class RunRecord:
             "versions": library_versions(),
             "git_commit": git_commit(),
             "host": platform.node(),
-            "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
-            "started": previous.get("started") if previous.get("status") == "running" else now(),
-            "restarts": previous.get("restarts", -1) + 1 if previous.get("status") == "running" else 0,
+            "slurm_job_id": slurm.job_id(),
+            "started": self.previous.get("started") if goes_on else now(),
+            "restarts": self.previous.get("restarts", -1) + 1 if goes_on else 0,
         }
+        if goes_on:
+            self.content |= {name: self.previous[name] for name in PROGRESS if name in self.previous}
 
     def write(self, status: str, **more: Any) -> None:
         """Write the record with this status (running, complete or failed) and further entries."""
+        if status != "failed":
+            self.content.pop("error", None)
         self.content |= {"status": status, "updated": now(), **more}
         write_json(self.path, self.content)
+
+    def progress(self, epoch: float, best_macro_f1: float | None) -> None:
+        """Write how far training has come; the status stays.
+
+        Args:
+            epoch: passes over the training texts so far, with fractions.
+            best_macro_f1: the best validation macro F1 so far; None before the first validation.
+        """
+        self.write(self.content["status"], epoch=round(epoch, 2), best_macro_f1=best_macro_f1)
 
 
 def now() -> str:

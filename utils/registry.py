@@ -26,7 +26,8 @@ class ModelSpec:
     """One line of the registry.
 
     `checkpoint` is a hub id, or an absolute path if it is a local folder. `batch_size` and `max_length`
-    are the model's own defaults of these options.
+    are the model's own defaults of these options; `sbatch_train` and `sbatch_eval` are options of sbatch,
+    which the submit scripts read for themselves.
     """
 
     name: str
@@ -36,6 +37,8 @@ class ModelSpec:
     tokenizer: dict[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     max_length: int | None = None
+    sbatch_train: str = ""
+    sbatch_eval: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -91,6 +94,9 @@ def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
     for key in ("batch_size", "max_length"):
         if key in entry and (type(entry[key]) is not int or entry[key] < 1):
             raise UserError(f"{where}: {key} must be a positive whole number, got {entry[key]!r}")
+    for key in ("sbatch_train", "sbatch_eval"):
+        if not isinstance(entry.get(key, ""), str):
+            raise UserError(f"{where}: {key} must be a string of options for sbatch, got {entry[key]!r}")
     if entry.get("format", "hf") not in FORMATS:
         raise UserError(f"{where}: unknown format {entry['format']!r}; known: {', '.join(FORMATS)}")
     return ModelSpec(

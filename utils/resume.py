@@ -4,22 +4,27 @@ import contextlib
 import json
 import shutil
 import signal
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from utils import slurm
 from utils.distributed import is_main_process
-from utils.errors import Interrupted, UserError
-from utils.layout import RunLayout, locked, read_json
+from utils.errors import Interrupted, RunFailure, UserError
+from utils.layout import RunLayout, RunRecord, locked, read_json
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # Written last by the Trainer, so its presence marks a complete resume point.
 TRAINER_STATE = "trainer_state.json"
+HISTORY_FILE = "history.json"
+# How long a restarted job waits for the process that it replaces to save and end.
+HANDOVER_SECONDS = 900
 # Options that may differ between a run and its resumption without changing its result.
 FREE_OPTIONS = {
     "config", "output_dir", "models_dir", "subfolder", "cache_dir", "corpus_path", "model_registry",
-    "debug", "force", "report_to", "eval_token_budget",
+    "debug", "force", "report_to", "eval_token_budget", "max_restarts",
 }  # fmt: skip
 
 
@@ -28,9 +33,16 @@ class StopFlag:
 
     Before training starts there is nothing to save and the signal ends the process at once; while it
     trains, the training loop looks at the flag between steps.
+
+    Args:
+        handover: file whose appearance stops the run like SIGTERM, see `only_run`.
+        on_cancel: called when the signal is there because somebody cancelled the Slurm job; at once,
+            because Slurm may not leave the time for a step to end.
     """
 
-    def __init__(self):
+    def __init__(self, handover: Path, on_cancel: Callable[[], None]):
+        self.handover = handover
+        self.on_cancel = on_cancel
         self.signum: int | None = None
         self.training = False
 
@@ -41,8 +53,16 @@ class StopFlag:
 
     def _receive(self, signum: int, _frame: Any) -> None:
         self.signum = signum
+        if signum == signal.SIGTERM and is_main_process() and slurm.was_cancelled():
+            self.on_cancel()
         if not self.training:
             raise Interrupted(signum, f"{signal.Signals(signum).name} before training began; nothing was lost")
+
+    def look(self) -> int:
+        """Return the number of the signal that came, 0 without one."""
+        if self.signum is None and is_main_process() and self.handover.exists():
+            self.signum = signal.SIGTERM
+        return self.signum or 0
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -51,12 +71,14 @@ def is_complete(checkpoint: Path) -> bool:
         state = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
         if int(checkpoint.name.rpartition("-")[2]) != state["global_step"]:
             return False
+        json.loads((checkpoint / HISTORY_FILE).read_text(encoding="utf-8"))
         from safetensors import safe_open
 
         for weights in checkpoint.glob("*.safetensors"):
             with safe_open(weights, framework="numpy") as file:
                 file.keys()
-        return all(zipfile.is_zipfile(checkpoint / name) for name in ("optimizer.pt", "scheduler.pt"))
+        archives = {checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")}
+        return all(zipfile.is_zipfile(archive) for archive in archives)
     except Exception:
         # Whatever cannot be read is no resume point, in whichever way it is broken.
         return False
@@ -87,20 +109,56 @@ def patience_exhausted(checkpoint: Path, patience: int | None) -> bool:
 
 
 @contextlib.contextmanager
-def only_run(lock_file: Path) -> Iterator[None]:
+def only_run(layout: RunLayout) -> Iterator[None]:
     """Hold the lock of a run's folder, so that two jobs never train the same model at once.
+
+    When a node is lost to Slurm, the job begins anew on another while its processes may live on where they
+    were. So the restarted job asks the earlier one to save and end, by a file that `StopFlag` looks for.
 
     Raises:
         UserError: if another process holds it.
     """
     import filelock
 
+    lock_file = layout.outputs / ".lock"
+    previous = read_json(layout.run_json) or {}
+    is_restart = slurm.restart_count() > 0 and previous.get("slurm_job_id") == slurm.job_id()
+    deadline = time.monotonic() + (HANDOVER_SECONDS if is_restart else 0)
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(lock_file, wait=False))
-        except filelock.Timeout:
-            raise UserError(f"another process is training this model ({lock_file} is locked)") from None
+        while True:
+            try:
+                stack.enter_context(locked(lock_file, wait=False))
+                break
+            except filelock.Timeout:
+                if time.monotonic() >= deadline:
+                    where = f" on {previous['host']}" if previous.get("host") else ""
+                    raise UserError(f"another process{where} is training this model ({lock_file} is locked)") from None
+            if not layout.handover.exists():
+                print(f"an earlier process of this job lives on {previous.get('host')}; waiting for it to save and end")
+                layout.handover.touch()
+            time.sleep(1)
+        layout.handover.unlink(missing_ok=True)
         yield
+
+
+def check_restarts(record: RunRecord, checkpoints: Path, limit: int) -> None:
+    """Note from where the run goes on; give up when Slurm starts it again and again without progress.
+
+    Raises:
+        RunFailure: if the last `limit` attempts all began at this same resume point.
+    """
+    point = last_resume_point(checkpoints)
+    step = int(point.name.rpartition("-")[2]) if point else 0
+    idle = 0
+    if slurm.restart_count() > 0 and record.previous.get("resumed_step") == step:
+        idle = record.previous.get("idle_restarts", 0) + 1
+    record.content |= {"resumed_step": step, "idle_restarts": idle}
+    if idle >= limit:
+        last = record.previous.get("stopped", "killed without a signal to save")
+        raise RunFailure(
+            f"started {idle} times from step {step} and never came to another resume point (the last end: {last})\n"
+            "give the job more time or memory, or a signal further ahead of its limit, and submit it again"
+        )
 
 
 def may_run(layout: RunLayout, settings: dict[str, Any], data: dict[str, Any], force: bool) -> bool:
@@ -168,6 +226,18 @@ def run_trainer(trainer: Any, checkpoints: Path, patience: int | None, stop: Sto
     stop.training = True
     trainer.train(resume_from_checkpoint=str(point) if point else None)
     stop.training = False
+
+
+def disk_shortage(error: BaseException, layout: RunLayout) -> RunFailure | None:
+    """Return an error that says so if `error` means that a disk is full or a quota used up, else None."""
+    signs = ("No space left on device", "Disk quota exceeded", "failed writing file", "file write failed")
+    if not any(sign in str(error) for sign in signs):
+        return None
+    free = min(shutil.disk_usage(folder).free for folder in (layout.outputs, layout.model))
+    return RunFailure(
+        f"cannot write to {layout.model} or {layout.outputs}: the disk is full or a quota used up "
+        f"({free / 1e6:,.0f} MB free)\nfree some, and the same command goes on from the last resume point"
+    )
 
 
 def clear_results(layout: RunLayout) -> None:

@@ -23,10 +23,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from utils.batching import PIECE_OVERHEAD, TrainBatchSampler, length_pieces, padding_fraction, take_piece
 from utils.errors import Interrupted
 from utils.inference import cross_entropy, predict_logits
+from utils.layout import RunRecord
 from utils.metrics import classification_metrics
-from utils.resume import StopFlag
-
-HISTORY_FILE = "history.json"
+from utils.resume import HISTORY_FILE, StopFlag
 
 
 @dataclass
@@ -51,6 +50,7 @@ class ClassifierTrainer(Trainer):
         precision: fp32, bf16 or fp16; of evaluation (that of training is in the arguments).
         token_budget: tokens per evaluation batch, None for what suits the device.
         stop: the flag that signals set.
+        record: where it is noted how far training has come.
         kwargs: as for `transformers.Trainer`.
     """
 
@@ -62,12 +62,14 @@ class ClassifierTrainer(Trainer):
         precision: str,
         token_budget: int | None,
         stop: StopFlag,
+        record: RunRecord,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.precision = precision
         self.token_budget = token_budget
         self.history = History()
+        self.record = record
         # Sharded models compute in step with each other and must not differ in the number of pieces.
         self.in_pieces = group_by_length and not self.is_fsdp_enabled
         self.sampler = TrainBatchSampler(
@@ -156,6 +158,12 @@ class ClassifierTrainer(Trainer):
             (folder / HISTORY_FILE).write_text(json.dumps(history), encoding="utf-8")
         super()._save_checkpoint(model, trial)
 
+    def note_progress(self) -> None:
+        """Note the epoch and the best macro F1 in run.json."""
+        if self.is_world_process_zero():
+            scores = [epoch["validation"]["macro_f1"] for epoch in self.history.epochs]
+            self.record.progress(self.state.epoch, max(scores, default=None))
+
     def load_history(self, checkpoint: Path) -> None:
         """Go on with the epochs of a resume point."""
         self.history = History(**json.loads((checkpoint / HISTORY_FILE).read_text(encoding="utf-8")))
@@ -197,6 +205,8 @@ class EpochRecorder(TrainerCallback):
         self.started = now
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in (logs or {}):
+            self.trainer.note_progress()
         if args.disable_tqdm and state.is_world_process_zero and "loss" in (logs or {}):
             rate = logs["learning_rate"]
             print(f"epoch {state.epoch:.2f}, step {state.global_step}/{state.max_steps}: ", end="")
@@ -221,6 +231,7 @@ class EpochRecorder(TrainerCallback):
         validation = epoch["validation"]
         validation["seconds"] = validation.pop("runtime", None)
         self.trainer.history = History(epochs=[*history.epochs, epoch])
+        self.trainer.note_progress()
         self.started = time.monotonic()
         if state.is_world_process_zero:
             line = (
@@ -255,7 +266,7 @@ class StopCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         due = time.monotonic() - self.last_save > self.SAVE_SECONDS
-        signum, due = self._agree(args, self.stop.signum or 0, due)
+        signum, due = self._agree(args, self.stop.look(), due)
         self.agreed = signum or None
         if (signum or due) and state.global_step % self.steps_per_epoch:
             control.should_save = True
@@ -265,7 +276,7 @@ class StopCallback(TrainerCallback):
         self.last_save = time.monotonic()
         if self.agreed is None:
             # A signal during the evaluation, which one process alone may have heard.
-            self.agreed = self._agree(args, self.stop.signum or 0, False)[0] or None
+            self.agreed = self._agree(args, self.stop.look(), False)[0] or None
         if self.agreed is not None:
             if args.world_size > 1:
                 torch.distributed.barrier()

@@ -60,6 +60,9 @@ class TrainingOptions(CommonOptions):
         None, "the registry of models; without it model2chckpt.json", env="MODEL_REGISTRY", metavar="FILE"
     )
     cache_dir: str = option(".cache", "where tokenised texts are kept for all runs")
+    max_restarts: int = option(
+        3, "give up when Slurm has started the job so often without progress", minimum=1, metavar="TIMES"
+    )
     force: bool = option(False, "train anew even if this run is complete or was made with other options")
 
 

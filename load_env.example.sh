@@ -1,0 +1,13 @@
+# shellcheck shell=bash
+# Copy to load_env.sh and adapt: every job sources it before it starts Python. Without it the jobs use .venv.
+
+# Modules of the site
+module purge
+module load python/3.11 cuda/12.8
+
+# The environment that `make setup` made, or one of your own
+source "$HOME/register-finetuning/.venv/bin/activate"
+
+# Where data and models are, if not beside the project
+export CORPUS_PATH="$HOME/register-corpus"
+export HF_HOME="$WORK/huggingface"

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# One task of the job array that submit_train_jobs.sh submits: fine-tune one model on one language or mix.
+# Sites change the defaults below with SBATCH_* variables, or with options after -- of submit_train_jobs.sh.
+#SBATCH --job-name=finetune
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=2
+#SBATCH --gres=gpu:1
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+# Five minutes ahead of the time limit the training processes save a resume point, and the task is queued again.
+#SBATCH --signal=USR1@300
+
+set -euo pipefail
+
+# shellcheck source=utils/job.sh
+source "$1/utils/job.sh"
+begin_task train "$@"
+load_environment
+
+# One process per GPU that Slurm granted, one without GPUs, on every node.
+nodes=$SLURM_JOB_NUM_NODES
+processes=${SLURM_GPUS_ON_NODE:-1}
+cpus=${SLURM_CPUS_PER_TASK:-1}
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cpus > processes ? cpus / processes : 1))}"
+# A process that is left alone when another node fails is ended after a minute.
+step=(srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$cpus" --wait=60)
+
+status=0
+if ((nodes * processes == 1)); then
+    "${step[@]}" python "$project/finetune.py" "${arguments[@]}" || status=$?
+else
+    # No two jobs have the same id, so that two on one node do not meet at one port.
+    port=$((10000 + SLURM_JOB_ID % 20000))
+    echo "$nodes x $processes processes meet at port $port"
+    # shellcheck disable=SC2016  # expanded on each node
+    "${step[@]}" bash -c 'exec python -m utils.launch --nnodes="$SLURM_NNODES" --node-rank="$SLURM_NODEID" \
+        --master-addr="$SLURM_LAUNCH_NODE_IPADDR" "$@"' launch \
+        --master-port="$port" --nproc-per-node="$processes" "$project/finetune.py" "${arguments[@]}" || status=$?
+fi
+end_task "$status"

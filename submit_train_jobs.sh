@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Fine-tune every model on every training language or mix, as one Slurm job array.
+#
+#     ./submit_train_jobs.sh
+#     ./submit_train_jobs.sh --models "xlmr mbert" --langs "en fr en-fr"
+#     ./submit_train_jobs.sh --subfolder balanced --finetune_options "--balanced --num_epochs 5"
+#     ./submit_train_jobs.sh --dry_run
+#     ./submit_train_jobs.sh --status
+#     ./submit_train_jobs.sh -- --time=48:00:00 --partition=long
+#
+# Edit the variables below, or give options of the same names.
+set -euo pipefail
+
+# Abbreviations of model2chckpt.json, or all
+models="all"
+# Languages and mixes of them, as in "en fr en-fr"; all is each language of the corpus by itself
+langs="all"
+# Folder below outputs/ and models/, for experiments that differ otherwise
+subfolder=""
+# Options of finetune.py, the same for all
+finetune_options=""
+# Where results and trained models go
+output_dir="outputs"
+models_dir="models"
+
+source "$(dirname "${BASH_SOURCE[0]}")/utils/submit.sh"
+kind="train"
+main "$@"

@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# What run_train.sh and run_eval.sh share, inside a job: which combination it is, its log, its environment, its end.
+
+# begin_task KIND PROJECT MANIFEST OFFSET
+# Read this task's line of the manifest into `folder` and `arguments`, and send all output to the combination's log.
+begin_task() {
+    local line number=$(($4 + SLURM_ARRAY_TASK_ID + 1))
+    kind=$1 project=$2
+    task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    line=$(sed -n "${number}p" "$3")
+    if [[ -z $line ]]; then
+        echo "$task: line $number of $3 is missing or empty" >&2
+        exit 1
+    fi
+    # Folder, languages, then the arguments of the script.
+    mapfile -t -d $'\t' arguments < <(printf '%s' "$line")
+    folder=${arguments[0]}
+    arguments=("${arguments[@]:2}")
+    mkdir -p "$folder"
+    exec >>"$folder/$kind.txt" 2>&1
+    echo "=== job $task, restart ${SLURM_RESTART_COUNT:-0}, on ${SLURM_JOB_NODELIST:-}, starts $(date +%FT%T%z)"
+    # Slurm signals this shell too: it stays to say how the script ended.
+    trap : TERM
+    export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"
+    export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
+}
+
+# Make Python and the libraries available: the site's load_env.sh, else what `make setup` made.
+load_environment() {
+    set +eu
+    if [[ -f $project/load_env.sh ]]; then
+        # shellcheck source=/dev/null
+        source "$project/load_env.sh"
+    elif [[ -f $project/.venv/bin/activate ]]; then
+        # shellcheck source=/dev/null
+        source "$project/.venv/bin/activate"
+    fi
+    set -eu
+}
+
+# may_go_on: whether this task should be queued again after a signal. Not if somebody cancelled it or Slurm
+# has queued it again already; evaluations do not exceed their time by being repeated.
+may_go_on() {
+    local answer
+    answer=$(scontrol show job --oneliner "$task") || return 1
+    [[ $answer == *" Restarts=${SLURM_RESTART_COUNT:-0} "* ]] || return 1
+    [[ $answer == *" JobState=RUNNING "* || ($kind == train && $answer == *" Reason=TimeLimit "*) ]]
+}
+
+# end_task STATUS: say how the script ended, queue the task again if a signal stopped it, and exit with its status.
+end_task() {
+    local status=$1
+    echo "=== job $task, ends $(date +%FT%T%z), status $status"
+    # 128 + SIGUSR1 and 128 + SIGTERM
+    if ((status == 138 || status == 143)) && may_go_on; then
+        echo "=== job $task is queued again and goes on where it was"
+        # The task's own id: that of the array would queue all its tasks.
+        scontrol requeue "$task" || echo "=== job $task cannot be queued again; submit it again to go on"
+    fi
+    exit "$status"
+}

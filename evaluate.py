@@ -4,7 +4,7 @@
     python evaluate.py --model_name xlmr --train_langs en-fr --eval_langs en fr tr
     python evaluate.py --model_name xlmr --train_langs en-fr --eval_langs all
 
-Works without internet, from the folder that finetune.py saved. Writes eval/LANG.json and
+What has been evaluated already, on the same test file, is skipped. Works without internet, from the folder that finetune.py saved. Writes eval/LANG.json and
 predictions/LANG.csv below outputs/[SUBFOLDER/]MODEL-LANGS; any number of evaluations may run at once.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from utils.corpus_load import DEFAULT_CORPUS, Corpus, open_corpus
 from utils.errors import UserError, nearest, run_script
-from utils.layout import RunLayout, atomic_path, read_json, sha256_of_file, write_json
+from utils.layout import RunLayout, atomic_path, check_writable, read_json, sha256_of_file, write_json
 from utils.options import CommonOptions, option, parse_options
 
 
@@ -36,6 +36,7 @@ class EvaluateOptions(CommonOptions):
     eval_token_budget: int | None = option(None, "tokens per batch, padding included", minimum=1, metavar="TOKENS")
     corpus_path: str = option(DEFAULT_CORPUS, "folder of the register corpus", env="CORPUS_PATH", metavar="DIR")
     cache_dir: str = option(".cache", "where tokenised texts are kept for all runs")
+    force: bool = option(False, "evaluate again what has been evaluated already")
 
 
 def main() -> int:
@@ -47,6 +48,11 @@ def main() -> int:
     corpus = open_corpus(options.corpus_path)
     langs = choose_langs(options, corpus)
     check_trained(layout)
+    check_writable(layout.outputs)
+    if not options.force:
+        langs = skip_evaluated(langs, layout, corpus)
+        if not langs:
+            return 0
 
     evaluator = Evaluator(options, layout, corpus)
     failures: dict[str, str] = {}
@@ -85,6 +91,23 @@ def check_trained(layout: RunLayout) -> None:
         raise UserError(f"no trained model in {layout.model}; train it with finetune.py{nearest(layout.name, trained)}")
     if record is not None and record["status"] != "complete":
         raise UserError(f"{layout.name} is not trained to its end: {layout.run_json} says {record['status']!r}")
+
+
+def skip_evaluated(langs: list[str], layout: RunLayout, corpus: Corpus) -> list[str]:
+    """Return the languages without results on their present test files; name the others."""
+    left = []
+    for lang in langs:
+        result, path = read_json(layout.eval_json(lang)), corpus.root / "corpus" / "test" / f"{lang}.tsv"
+        if (
+            result is not None
+            and layout.predictions_csv(lang).is_file()
+            and path.is_file()
+            and result.get("data", {}).get("sha256") == sha256_of_file(path)
+        ):
+            print(f"{lang}: evaluated already (--force repeats it)")
+        else:
+            left.append(lang)
+    return left
 
 
 class Evaluator:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from utils.corpus_load import DEFAULT_CORPUS, Corpus, open_corpus
 from utils.distributed import is_main_process, leave_process_group
 from utils.errors import Interrupted, run_script
-from utils.layout import RunLayout, RunRecord, now, split_langs, write_json
+from utils.layout import RunLayout, RunRecord, check_writable, now, split_langs, write_json
 from utils.options import option, parse_options
 from utils.registry import ModelSpec, find_model, resolve_checkpoint
 from utils.resume import (
@@ -90,7 +90,7 @@ def main() -> int:
     langs = split_langs(options.train_langs)
     data = {"corpus": str(corpus.root), "files": corpus.provenance("train", langs), "registers": corpus.registers}
     check_tracker(options.report_to)
-    layout.check_writable()
+    check_writable(layout.outputs, layout.model)
     settings = resolve_settings(options, spec)
 
     with only_run(layout) if is_main_process() else contextlib.nullcontext():

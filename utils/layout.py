@@ -114,16 +114,6 @@ class RunLayout:
         """The training and validation metrics of every epoch."""
         return self.outputs / "train.json"
 
-    def check_writable(self) -> None:
-        """Raise a `UserError` unless files can be written to the run's folders, which are made if needed."""
-        for folder in (self.outputs, self.model):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=folder).close()
-            except OSError as error:
-                advice = "give other folders with --output_dir and --models_dir"
-                raise UserError(f"cannot write to {folder} ({error.strerror}); {advice}") from None
-
     def eval_json(self, lang: str) -> Path:
         """The metrics on one evaluation language."""
         return self.outputs / "eval" / f"{check_lang(lang)}.json"
@@ -131,6 +121,17 @@ class RunLayout:
     def predictions_csv(self, lang: str) -> Path:
         """The predictions on one evaluation language."""
         return self.outputs / "predictions" / f"{check_lang(lang)}.csv"
+
+
+def check_writable(*folders: Path) -> None:
+    """Raise a `UserError` unless files can be written to these folders, which are made if needed."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            advice = "give other folders with --output_dir and --models_dir"
+            raise UserError(f"cannot write to {folder} ({error.strerror}); {advice}") from None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,138 @@
+"""A real Slurm of two nodes for the whole session, and a place to submit from."""
+
+import getpass
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from demo.cluster import PROGRAMS, Cluster
+from tests.conftest import PROJECT, Inputs
+from utils.layout import read_json
+
+MAX_ARRAY_SIZE = 101
+SECONDS = 180
+
+
+class Site:
+    """A user's folder on the login node: submits, looks at the queue, waits."""
+
+    def __init__(self, folder: Path, cluster: Cluster, inputs: Inputs):
+        self.folder, self.cluster, self.inputs = folder, cluster, inputs
+        # One thread per process, or processes that share a core wait for each other's threads.
+        threads = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self.environment = {
+            **os.environ,
+            **cluster.environment,
+            **inputs.environment,
+            **threads,
+            "PATH": f"{PROJECT}/.venv/bin:{os.environ['PATH']}",
+        }
+
+    def run(self, *command: str, status: int = 0) -> str:
+        """Run a command in the folder and return its output; fails unless it ends with `status`."""
+        result = subprocess.run(
+            [str(word) for word in command],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert result.returncode == status, result.stdout
+        return result.stdout
+
+    def submit(self, kind: str, *arguments: str, status: int = 0) -> tuple[list[str], str]:
+        """Run a submit script; returns the ids of the jobs and the output."""
+        output = self.run(PROJECT / f"submit_{kind}_jobs.sh", *arguments, status=status)
+        return re.findall(r"^job (\d+):", output, re.MULTILINE), output
+
+    def job(self, task: str) -> dict[str, str]:
+        """Return what Slurm knows of a job or task."""
+        answer = self.run("scontrol", "show", "job", "--oneliner", task)
+        return dict(word.split("=", 1) for word in answer.split() if "=" in word)
+
+    def queue(self) -> dict[str, str]:
+        """Return the state of every task in the queue, by ARRAY_INDEX."""
+        lines = self.run("squeue", "--noheader", "--array", "--format=%F_%K %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def until(self, condition, what: str):
+        """Wait until `condition` gives something true, and return that; fails after a while."""
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            if value := condition():
+                return value
+            time.sleep(0.2)
+        logs = [f"{path}:\n{path.read_text()[-1500:]}" for path in self.folder.rglob("*.txt")]
+        pytest.fail("\n".join([f"waited in vain for {what}", self.run("squeue", "--array"), *logs]))
+
+    def wait(self, *jobs: str) -> None:
+        """Wait for jobs to leave the queue; those queued again need not wait two minutes."""
+
+        def ended() -> bool:
+            left = {task: state for task, state in self.queue().items() if task.split("_")[0] in jobs}
+            for task, state in left.items():
+                if state == "PENDING" and self.job(task).get("Reason") == "BeginTime":
+                    self.run("scontrol", "update", f"JobId={task}", "StartTime=now")
+            return not left
+
+        # A task that is being queued again is out of the queue for a moment.
+        self.until(lambda: ended() and not time.sleep(1) and ended(), f"the end of {jobs}")
+
+    def processes(self, task: str) -> list[int]:
+        """Return the ids of the processes of finetune.py that work for a task, by rank."""
+        job, found = self.job(task)["JobId"], {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+                variables = dict(line.split(b"=", 1) for line in (folder / "environ").read_bytes().split(b"\0")[:-1])
+            except (OSError, ValueError):
+                continue
+            is_script = b"python" in words[0] and any(word.endswith(b"/finetune.py") for word in words[1:3])
+            if is_script and variables.get(b"SLURM_JOB_ID") == job.encode():
+                found[int(variables.get(b"RANK", 0))] = int(folder.name)
+        return [found[rank] for rank in sorted(found)]
+
+    def record(self, name: str) -> dict:
+        """Return run.json of a run, empty if there is none."""
+        return read_json(self.folder / "outputs" / name / "run.json") or {}
+
+    def epochs(self, name: str) -> list[dict]:
+        """Return the epochs of train.json."""
+        return read_json(self.folder / "outputs" / name / "train.json")["epochs"]
+
+    def text(self, path: str) -> str:
+        return (self.folder / path).read_text(encoding="utf-8")
+
+    def weights(self, name: str) -> bytes:
+        return (self.folder / "models" / name / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    missing = [program for program in PROGRAMS if not shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin")]
+    if missing:
+        pytest.skip(f"Slurm is not installed ({', '.join(missing)} missing): apt-get install slurm-wlm munge")
+    # Not below pytest's folders: a socket's path must be short.
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    made = Cluster(folder)
+    made.start(max_array_size=MAX_ARRAY_SIZE)
+    yield made
+    made.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def site(cluster, small, tmp_path) -> Site:
+    """An empty folder to submit from, with the small corpus and model."""
+    made = Site(tmp_path, cluster, Inputs(small / "register-corpus", small / "model2chckpt.json", tmp_path))
+    yield made
+    made.run("scancel", "--user", getpass.getuser())

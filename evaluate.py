@@ -4,8 +4,9 @@
     python evaluate.py --model_name xlmr --train_langs en-fr --eval_langs en fr tr
     python evaluate.py --model_name xlmr --train_langs en-fr --eval_langs all
 
-What has been evaluated already, on the same test file, is skipped. Works without internet, from the folder that finetune.py saved. Writes eval/LANG.json and
-predictions/LANG.csv below outputs/[SUBFOLDER/]MODEL-LANGS; any number of evaluations may run at once.
+What has been evaluated already, on the same test file, is skipped. Works without internet, from the folder
+that finetune.py saved. Writes eval/LANG.json and predictions/LANG.csv below outputs/[SUBFOLDER/]MODEL-LANGS;
+any number of evaluations may run at once.
 """
 
 import csv

@@ -228,8 +228,8 @@ def fit(run: Run) -> str:
     run_trainer(trainer, run.layout.checkpoints, options.early_stopping_patience, run.stop)
 
     report = train_report(trainer, machine.peak_memory_bytes(arguments.device))
+    save_model(trainer, run.layout.model, max_length)
     if is_main_process():
-        save_model(trainer, run.layout.model, max_length)
         write_json(run.layout.train_json, report)
     trainer.accelerator.wait_for_everyone()
     return describe_end(run.layout, report)

@@ -26,6 +26,9 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cpus > processes ? cpus / processe
 # A process that is left alone when another node fails is ended after a minute.
 step=(srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$cpus" --wait=60)
 
+# A large model's share among the processes: see config/fsdp.yaml.
+accelerate_config=${4:-}
+
 status=0
 if ((nodes * processes == 1)); then
     "${step[@]}" python "$project/finetune.py" "${arguments[@]}" || status=$?
@@ -34,8 +37,9 @@ else
     port=$((10000 + SLURM_JOB_ID % 20000))
     echo "$nodes x $processes processes meet at port $port"
     # shellcheck disable=SC2016  # expanded on each node
-    "${step[@]}" bash -c 'exec python -m utils.launch --nnodes="$SLURM_NNODES" --node-rank="$SLURM_NODEID" \
-        --master-addr="$SLURM_LAUNCH_NODE_IPADDR" "$@"' launch \
-        --master-port="$port" --nproc-per-node="$processes" "$project/finetune.py" "${arguments[@]}" || status=$?
+    "${step[@]}" bash -c 'exec python -m utils.launch --nodes "$SLURM_NNODES" --node_rank "$SLURM_NODEID" \
+        --address "$SLURM_LAUNCH_NODE_IPADDR" "$@"' launch \
+        --port "$port" --processes "$processes" ${accelerate_config:+--accelerate_config "$accelerate_config"} \
+        "$project/finetune.py" "${arguments[@]}" || status=$?
 fi
 end_task "$status"

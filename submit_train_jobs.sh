@@ -19,6 +19,8 @@ langs="all"
 subfolder=""
 # Options of finetune.py, the same for all
 finetune_options=""
+# Configuration of accelerate, for models too large for one GPU: config/fsdp.yaml
+accelerate_config=""
 # Where results and trained models go
 output_dir="outputs"
 models_dir="models"

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.conftest import Inputs, finish, start
+from tests.conftest import PROJECT, Inputs, finish, start
 from tests.test_training import small_model_without_dropout
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -107,3 +107,56 @@ def test_a_signal_to_one_process_stops_both_and_the_run_resumes(runs):
     assert (folder / "models/stopped/tiny-en-fr/model.safetensors").read_bytes() == (
         folder / "models/two/tiny-en-fr/model.safetensors"
     ).read_bytes()
+
+
+def sharded(folder, name, *extra, **environment):
+    """Start two processes that share out one model's weights."""
+    launch = ("-m", "accelerate.commands.launch", f"--config_file={PROJECT}/config/fsdp.yaml", "--main_process_port=0")
+    arguments = [PROJECT / "finetune.py", *COMMAND, "--batch_size", "4", "--subfolder", name, *extra]
+    return start("tests/fsdp_on_cpu.py", *arguments, cwd=folder, prefix=launch, **environment)
+
+
+def test_a_sharded_model_trains_as_a_whole_one(runs):
+    folder, _, environment = runs
+    finish(sharded(folder, "shared", **environment))
+    whole, shared = (load(folder, f"outputs/{name}/tiny-en-fr/train.json") for name in ("two", "shared"))
+    assert shared["num_parameters"] == whole["num_parameters"]
+    for first, second in zip(whole["epochs"], shared["epochs"], strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=1e-4)
+        assert second["validation"]["loss"] == pytest.approx(first["validation"]["loss"], rel=1e-3)
+    from safetensors.numpy import load_file
+
+    first, second = (load_file(folder / f"models/{name}/tiny-en-fr/model.safetensors") for name in ("two", "shared"))
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        np.testing.assert_allclose(second[name], tensor, atol=2e-3, err_msg=name)
+    arguments = ["--model_name", "tiny", "--train_langs", "en-fr", "--subfolder", "shared", "--eval_lang", "en"]
+    finish(start("evaluate.py", *arguments, cwd=folder, **environment))
+
+
+def test_a_sharded_run_is_stopped_and_goes_on(runs):
+    import os
+    import signal
+    import subprocess
+
+    folder, _, environment = runs
+    job = sharded(folder, "shared-stopped", **environment)
+    for line in job.stdout:
+        if line.startswith("epoch 0."):
+            break
+    children = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(children[0]), signal.SIGUSR1)
+    output, _ = job.communicate(timeout=120)
+    assert "SIGUSR1 at step" in output, output
+    output = finish(sharded(folder, "shared-stopped", **environment))
+    assert "going on from" in output
+    names = ("shared-stopped", "shared")
+    stopped, whole = (load(folder, f"outputs/{name}/tiny-en-fr/train.json")["epochs"][-1]["loss"] for name in names)
+    assert stopped == pytest.approx(whole, rel=1e-5)
+
+
+def test_sharding_without_gpus_is_refused_and_not_left_out_in_silence(runs):
+    folder, _, environment = runs
+    launch = ("-m", "accelerate.commands.launch", f"--config_file={PROJECT}/config/fsdp.yaml", "--main_process_port=0")
+    job = start("finetune.py", *COMMAND, "--subfolder", "none", cwd=folder, prefix=launch, **environment)
+    assert "accelerate shards models among GPUs only" in finish(job, 1)

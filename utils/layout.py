@@ -144,7 +144,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -176,7 +176,8 @@ def locked(lock_file: Path, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Return the process's file mode creation mask."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

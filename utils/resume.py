@@ -77,7 +77,9 @@ def is_complete(checkpoint: Path) -> bool:
         for weights in checkpoint.glob("*.safetensors"):
             with safe_open(weights, framework="numpy") as file:
                 file.keys()
-        archives = {checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *checkpoint.glob("rng_state*.pth")}
+        # Sharded models have optimizer.bin instead.
+        optimizer = next(checkpoint.glob("optimizer.*"))
+        archives = {optimizer, checkpoint / "scheduler.pt", *checkpoint.glob("*.pth"), *checkpoint.glob("*.bin")}
         return all(zipfile.is_zipfile(archive) for archive in archives)
     except Exception:
         # Whatever cannot be read is no resume point, in whichever way it is broken.

@@ -46,7 +46,7 @@ main() {
 
 parse_arguments() {
     local name known="models langs subfolder output_dir models_dir force dry_run max_jobs after status help"
-    [[ $kind == train ]] && known+=" finetune_options" || known+=" eval_langs evaluate_options"
+    [[ $kind == train ]] && known+=" finetune_options accelerate_config" || known+=" eval_langs evaluate_options"
     while (($#)); do
         [[ $1 == -- ]] && sbatch_options=("${@:2}") && return
         [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
@@ -73,6 +73,7 @@ parse_arguments() {
             ;;
         esac
     done
+    [[ $kind == eval || ! $accelerate_config || -r $accelerate_config ]] || fail "cannot read $accelerate_config"
     [[ ! $max_jobs || $max_jobs =~ ^[1-9][0-9]*$ ]] || fail "--max_jobs must be a positive whole number, got '$max_jobs'"
     after=${after//[:, ]/ }
     [[ $after =~ ^[0-9\ ]*$ ]] || fail "--after takes the job ids that sbatch printed, as 12 or 12:13, got '$after'"
@@ -195,6 +196,7 @@ sbatch_command() {
     command+=(--output="$jobs_dir/$kind-%A.txt" --open-mode=append)
     [[ ! $wait ]] || command+=(--dependency="$wait" --kill-on-invalid-dep=yes)
     command+=("${need[@]}" "${sbatch_options[@]}" "$project/run_$kind.sh" "$project" "$manifest" "${piece_offset[$1]}")
+    [[ $kind == eval || ! $accelerate_config ]] || command+=("$accelerate_config")
 }
 
 submit_pieces() {

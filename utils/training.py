@@ -7,6 +7,7 @@ counts every text once, a stop on signals that all processes agree on, and resum
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -21,11 +22,14 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_utils import EvalLoopOutput
 
 from utils.batching import PIECE_OVERHEAD, TrainBatchSampler, length_pieces, padding_fraction, take_piece
-from utils.errors import Interrupted
+from utils.errors import Interrupted, UserError
 from utils.inference import cross_entropy, predict_logits
-from utils.layout import RunRecord
+from utils.layout import RunRecord, umask
 from utils.metrics import classification_metrics
 from utils.resume import HISTORY_FILE, StopFlag
+
+# Lines of progress where no bar is shown.
+LOGS_PER_RUN = 20
 
 
 @dataclass
@@ -72,6 +76,10 @@ class ClassifierTrainer(Trainer):
         self.record = record
         # Sharded models compute in step with each other and must not differ in the number of pieces.
         self.in_pieces = group_by_length and not self.is_fsdp_enabled
+        if self.is_fsdp_enabled:
+            self._choose_sharded_layers()
+        elif os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+            raise UserError("accelerate shards models among GPUs only, one process each; without them leave FSDP out")
         self.sampler = TrainBatchSampler(
             lengths,
             self.args.per_device_train_batch_size,
@@ -79,12 +87,32 @@ class ClassifierTrainer(Trainer):
             num_processes=self.args.world_size,
             process_index=self.args.process_index,
         )
+        # A number and not a ratio, which a resumed run would take for a change.
+        steps = self.args.num_train_epochs * len(self.sampler) / self.args.gradient_accumulation_steps
+        self.args.logging_steps = max(1, round(steps / LOGS_PER_RUN))
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         if not self.args.disable_tqdm:
             self.add_callback(ProgressBar())
         self.add_callback(EpochRecorder(self))
         self.add_callback(StopCallback(self, stop))
+
+    def _choose_sharded_layers(self) -> None:
+        """Shard the layers as units, but not what holds the input embeddings.
+
+        accelerate makes a unit of the embeddings by themselves and fails if one around them exists, which
+        it makes of XLM-R's own list of what not to split.
+        """
+        plugin, embeddings = self.accelerator.state.fsdp_plugin, self.model.get_input_embeddings()
+        if plugin.transformer_cls_names_to_wrap is None:
+            plugin.transformer_cls_names_to_wrap = sorted(
+                {
+                    type(module).__name__
+                    for module in self.model.modules()
+                    if type(module).__name__ in self.model._no_split_modules
+                    and not any(part is embeddings for part in module.modules())
+                }
+            )
 
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's batches; they are not sharded again by accelerate."""
@@ -316,12 +344,20 @@ def train_report(trainer: ClassifierTrainer, peak_memory: int) -> dict[str, Any]
 
 
 def save_model(trainer: Trainer, folder: Path, max_length: int) -> None:
-    """Save weights, configuration and tokenizer; config.json comes last and marks the folder as whole."""
+    """Save weights, configuration and tokenizer; config.json comes last and marks the folder as whole.
+
+    All processes call it, because each may hold a part of the weights; one writes.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    if not trainer.is_world_process_zero():
+        return
     staging = folder / "checkpoints" / "final"
     staging.mkdir(parents=True, exist_ok=True)
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(staging)
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(staging, state_dict=weights)
     # Evaluation cuts texts as training did.
     trainer.processing_class.model_max_length = max_length
     trainer.processing_class.save_pretrained(staging)
     for file in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
+        # safetensors lets nobody else read what it writes.
+        file.chmod(0o666 & ~umask())
         file.replace(folder / file.name)

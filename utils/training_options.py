@@ -130,7 +130,6 @@ def training_arguments(
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,
         logging_strategy="steps",
-        logging_steps=0.05,
         disable_tqdm=not sys.stderr.isatty(),
         report_to=options.report_to,
         run_name=run_name,

@@ -1,22 +1,26 @@
 # Everything runs in .venv, which every target sets up when it is missing or out of date.
 # PYTHON       the interpreter that makes .venv (3.11 or newer)
 # ARGS         options for pytest, for instance ARGS="-k options"
+# WORKERS      processes that run the tests
 # TORCH_INDEX  an extra package index for torch, for instance https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := torch==2.13.0
-SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh)
+SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/*.sh)
+# One thread each, or tests that share a core wait for each other's threads.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo demo-slurm test test-slurm lint bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv and install the dependencies
 
@@ -31,12 +35,18 @@ $(READY): pyproject.toml
 demo: $(READY) ## fine-tune, evaluate and draw the figures on the embedded corpus
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/run.sh
 
+demo-slurm: $(READY) ## the same as job arrays on a Slurm of two nodes, started on this machine for it
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/slurm.sh
+
 test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+
+test-slurm: $(READY) ## run the tests on a real Slurm alone (needs slurm-wlm and munge)
+	$(PYTEST) tests/slurm $(ARGS)
 
 lint: $(READY) ## check the style of Python and shell files
 	$(BIN)/ruff check .
-	shellcheck $(SHELL_FILES)
+	shellcheck --external-sources $(SHELL_FILES)
 
 bench: $(READY) ## measure speed against the earlier loop and the plain Trainer (needs CORPUS_PATH)
 	$(BIN)/python benchmarks/finetune_throughput.py

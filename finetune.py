@@ -138,9 +138,9 @@ def train(run: Run) -> None:
             run.record.write("running", stopped=str(stopped))
         raise
     except BaseException as error:
-        # What was written in part goes first: it may be what fills the disk.
-        remove_incomplete(run.layout.checkpoints)
         shortage = disk_shortage(error, run.layout)
+        # What was written in part may be what fills the disk.
+        remove_incomplete(run.layout.checkpoints)
         with contextlib.suppress(OSError):
             run.record.write("failed", error=str(shortage or error) or type(error).__name__, ended=now())
         if shortage:

@@ -6,6 +6,7 @@ module purge
 module load python/3.11 cuda/12.8
 
 # The environment that `make setup` made, or one of your own
+# shellcheck source=/dev/null
 source "$HOME/register-finetuning/.venv/bin/activate"
 
 # Where data and models are, if not beside the project

@@ -20,7 +20,7 @@ eval_langs="all"
 # Folder below outputs/ and models/ that the models were trained in
 subfolder=""
 # Options of evaluate.py, the same for all
-evaluate_options=""
+options=""
 # Where results and trained models are
 output_dir="outputs"
 models_dir="models"

@@ -3,7 +3,7 @@
 #
 #     ./submit_train_jobs.sh
 #     ./submit_train_jobs.sh --models "xlmr mbert" --langs "en fr en-fr"
-#     ./submit_train_jobs.sh --subfolder balanced --finetune_options "--balanced --num_epochs 5"
+#     ./submit_train_jobs.sh --subfolder balanced --options "--balanced --num_epochs 5"
 #     ./submit_train_jobs.sh --dry_run
 #     ./submit_train_jobs.sh --status
 #     ./submit_train_jobs.sh -- --time=48:00:00 --partition=long
@@ -18,7 +18,7 @@ langs="all"
 # Folder below outputs/ and models/, for experiments that differ otherwise
 subfolder=""
 # Options of finetune.py, the same for all
-finetune_options=""
+options=""
 # Configuration of accelerate, for models too large for one GPU: config/fsdp.yaml
 accelerate_config=""
 # Where results and trained models go

@@ -20,6 +20,19 @@ FAST = ["--num_epochs", "2", "--learning_rate", "1e-3", "--attention_dropout", "
 FAST += ["--precision", "fp32"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, keep a file's tests on one of them; those on Slurm share one cluster."""
+    for item in items:
+        group = "slurm" if "slurm" in item.path.parts else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def skip(reason: str) -> None:
+    """Skip a test that this machine cannot run; with $NO_SKIPS set, as in continuous integration, fail it."""
+    (pytest.fail if os.environ.get("NO_SKIPS") else pytest.skip)(reason)
+
+
 @dataclass
 class Inputs:
     """A corpus, a registry whose model is called tiny, and where results go."""
@@ -107,5 +120,5 @@ def finish(process: subprocess.Popen, status: int = 0) -> str:
 def real_corpus() -> str:
     """The path of a real register corpus with Swedish and French, from $CORPUS_PATH."""
     if not REAL_CORPUS or not (Path(REAL_CORPUS) / "corpus" / "train" / "sv.tsv").is_file():
-        pytest.skip("CORPUS_PATH does not name a register corpus with sv and fr")
+        skip("CORPUS_PATH does not name a register corpus with sv and fr")
     return str(Path(REAL_CORPUS).resolve())

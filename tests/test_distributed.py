@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -87,10 +90,6 @@ def test_a_model_trained_by_two_processes_is_evaluated_by_one(runs):
 
 
 def test_a_signal_to_one_process_stops_both_and_the_run_resumes(runs):
-    import os
-    import signal
-    import subprocess
-
     folder, _, environment = runs
     arguments = [*COMMAND, "--batch_size", "4", "--subfolder", "stopped"]
     job = start("finetune.py", *arguments, cwd=folder, prefix=TORCHRUN, **environment)
@@ -116,9 +115,15 @@ def sharded(folder, name, *extra, **environment):
     return start("tests/fsdp_on_cpu.py", *arguments, cwd=folder, prefix=launch, **environment)
 
 
-def test_a_sharded_model_trains_as_a_whole_one(runs):
+@pytest.fixture(scope="module")
+def shared(runs):
+    """An uninterrupted run with shared weights, below the subfolder shared."""
     folder, _, environment = runs
     finish(sharded(folder, "shared", **environment))
+
+
+def test_a_sharded_model_trains_as_a_whole_one(runs, shared):
+    folder, _, environment = runs
     whole, shared = (load(folder, f"outputs/{name}/tiny-en-fr/train.json") for name in ("two", "shared"))
     assert shared["num_parameters"] == whole["num_parameters"]
     for first, second in zip(whole["epochs"], shared["epochs"], strict=True):
@@ -134,11 +139,7 @@ def test_a_sharded_model_trains_as_a_whole_one(runs):
     finish(start("evaluate.py", *arguments, cwd=folder, **environment))
 
 
-def test_a_sharded_run_is_stopped_and_goes_on(runs):
-    import os
-    import signal
-    import subprocess
-
+def test_a_sharded_run_is_stopped_and_goes_on(runs, shared):
     folder, _, environment = runs
     job = sharded(folder, "shared-stopped", **environment)
     for line in job.stdout:

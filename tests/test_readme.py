@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ OPTIONS = {
     "post_eval.py": post_eval.PostEvalOptions,
     "download_model.py": download_model.DownloadOptions,
 }
-COMMANDS = [line.strip() for line in README.splitlines() if re.match(r"    (python|torchrun) ", line)]
+COMMANDS = [line.strip() for line in README.splitlines() if re.match(r"    (python|torchrun|accelerate) ", line)]
 
 
 def test_there_are_commands_of_every_script():
@@ -49,12 +50,30 @@ def test_scripts_open_with_commands_that_they_accept(script):
 
 
 def test_links_and_figures_exist():
+    headings = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in README.splitlines()}
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (PROJECT / target).is_file(), target
+        assert target[1:] in headings if target[0] == "#" else (PROJECT / target).is_file(), target
+
+
+# Not ours: options of sbatch and accelerate.
+SBATCH_OPTIONS = {"--time", "--partition", "--mail-type", "--gres", "--nodes", "--signal"}
+SBATCH_OPTIONS |= {"--config_file", "--num_processes"}
+
+
+def submit_options():
+    """The options that the submit scripts name in their help."""
+    helps = [
+        subprocess.run(
+            [PROJECT / f"submit_{kind}_jobs.sh", "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        for kind in ("train", "eval")
+    ]
+    return {option for text in helps for option in re.findall(r"--[a-z_]+", text.rpartition("Options: ")[2])}
 
 
 def test_every_option_of_finetune_named_in_the_readme_exists():
     known = {f"--{name}" for options in OPTIONS.values() for name in options.__dataclass_fields__}
     known |= {"--help", "--debug", "--option_name", "--option-name", "--base_dir", "--nproc-per-node"}
+    known |= submit_options() | SBATCH_OPTIONS
     named = {name.split(".")[0] for name in re.findall(r"--[a-z][a-z_.-]+", README)}
     assert named <= known, named - known

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with the scripts that source this
 # What there is to run and what has become of it: the registry, the corpus, run records, Slurm's queue.
 # Sourced by utils/submit.sh; plain names like `models` are the variables of the submit scripts.
 
@@ -68,8 +68,8 @@ read_registry() {
     while [[ $rest =~ $next ]]; do
         token=${BASH_REMATCH[1]} rest=${rest:${#BASH_REMATCH[0]}}
         case $token in
-        [{[]) depth=$((depth + 1)) ;;
-        []}]) depth=$((depth - 1)) ;;
+        '{' | '[') depth=$((depth + 1)) ;;
+        '}' | ']') depth=$((depth - 1)) ;;
         :)
             key[depth]=${previous//\"/}
             if ((depth == 1)); then

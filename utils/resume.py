@@ -212,7 +212,7 @@ def run_trainer(trainer: Any, checkpoints: Path, patience: int | None, stop: Sto
     """
     if is_main_process():
         for name in remove_incomplete(checkpoints):
-            print(f"removed {name}, which was not written to its end")
+            print(f"removed {name}, which was not written to its end or has been damaged")
     trainer.accelerator.wait_for_everyone()
     point = last_resume_point(checkpoints)
     if point is not None:
@@ -232,7 +232,8 @@ def run_trainer(trainer: Any, checkpoints: Path, patience: int | None, stop: Sto
 
 def disk_shortage(error: BaseException, layout: RunLayout) -> RunFailure | None:
     """Return an error that says so if `error` means that a disk is full or a quota used up, else None."""
-    signs = ("No space left on device", "Disk quota exceeded", "failed writing file", "file write failed")
+    # The last two are what PyTorch makes of it.
+    signs = ("No space left on device", "Disk quota exceeded", "file write failed", "unexpected pos")
     if not any(sign in str(error) for sign in signs):
         return None
     free = min(shutil.disk_usage(folder).free for folder in (layout.outputs, layout.model))

@@ -1,8 +1,8 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with the scripts that source this
 # The table of --status: what has become of each combination, from Slurm's queue and run.json. Needs no sacct.
 
 print_status() {
-    local name state task evaluated width=11 counts states="done running pending failed never_submitted"
+    local name state task evaluated width=11 line="" states="done running pending failed never_submitted"
     declare -A counts=()
     for name in "${combinations[@]}"; do
         ((${#name} <= width)) || width=${#name}
@@ -13,16 +13,17 @@ print_status() {
         read_record "$name"
         [[ $kind == train ]] || count_results "$name"
         find_state "$name"
-        task=${task_of[$name]:-$([[ $kind == train ]] && echo "$slurm_job_id")}
+        [[ $kind == train ]] || slurm_job_id=""
+        task=${task_of[$name]:-$slurm_job_id}
         counts[$state]=$((${counts[$state]:-0} + 1))
-        epoch=${epoch:+$epoch/${num_epochs:-?}}
+        [[ ! $epoch ]] || printf -v epoch '%g/%s' "$epoch" "${num_epochs:-?}"
         [[ ! $best_macro_f1 ]] || printf -v best_macro_f1 %.3f "$best_macro_f1"
         row "$name" "${state/_/ }" "${task:--}" "${epoch:--}" "${best_macro_f1:--}" "$(log_of "$name")"
     done
     for state in $states; do
-        printf '%s%d %s' "$([[ $state == done ]] || echo ", ")" "${counts[$state]:-0}" "${state/_/ }"
+        line+=", ${counts[$state]:-0} ${state/_/ }"
     done
-    echo
+    echo "${line#, }"
 }
 
 row() {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # variables are shared with the scripts that source this
 # What submit_train_jobs.sh and submit_eval_jobs.sh share. Bash and Slurm's commands only: login nodes may lack Python.
 #
 # A combination is a model and its training languages. Those with something to do become the lines of a manifest,
@@ -36,7 +36,9 @@ main() {
     fi
     if [[ ! $dry_run ]]; then
         command -v sbatch >/dev/null || fail "sbatch not found: run this on a login node of a Slurm cluster"
-        mkdir -p "$jobs_dir" && [[ -w $jobs_dir ]] || fail "cannot write to $jobs_dir; see output_dir in this script"
+        if ! mkdir -p "$jobs_dir" 2>/dev/null || [[ ! -w $jobs_dir ]]; then
+            fail "cannot write to $jobs_dir; choose another output_dir"
+        fi
     fi
     read_queue
     choose_work
@@ -45,8 +47,8 @@ main() {
 }
 
 parse_arguments() {
-    local name known="models langs subfolder output_dir models_dir force dry_run max_jobs after status help"
-    [[ $kind == train ]] && known+=" finetune_options accelerate_config" || known+=" eval_langs evaluate_options"
+    local name known="models langs subfolder options output_dir models_dir force dry_run max_jobs after status help"
+    if [[ $kind == train ]]; then known+=" accelerate_config"; else known+=" eval_langs"; fi
     while (($#)); do
         [[ $1 == -- ]] && sbatch_options=("${@:2}") && return
         [[ $1 == --*=* ]] && set -- "${1%%=*}" "${1#*=}" "${@:2}"
@@ -111,9 +113,8 @@ is_awaited() {
 # manifest_line NAME: the folder, the evaluation languages, and the script's arguments, with tabs between them.
 manifest_line() {
     local fields=("$results_dir/$1" "${todo_langs[$1]}" --model_name "${model_of[$1]}" --train_langs "${langs_of[$1]}")
-    local more extra=()
-    [[ $kind == train ]] && more=$finetune_options || more=$evaluate_options
-    read -r -a extra <<<"$more"
+    local extra=()
+    read -r -a extra <<<"$options"
     [[ ! $subfolder ]] || fields+=(--subfolder "$subfolder")
     fields+=(--output_dir "$output_dir" --models_dir "$models_dir" --corpus_path "$corpus")
     if [[ $kind == train ]]; then
@@ -180,7 +181,7 @@ add_piece() {
         lines+=("${at[$index]:-}")
         [[ ${at[$index]:-} ]] || continue
         [[ ${at[$((index - 1))]:-} ]] || start=$index
-        [[ ${at[$((index + 1))]:-} ]] || spec+=",$start$(((start == index)) || echo "-$index")"
+        [[ ${at[$((index + 1))]:-} ]] || spec+=",$start-$index"
     done
     piece_offset+=("$offset") piece_count+=("$((highest + 1))") piece_spec+=("${spec#,}")
     piece_key+=("$key") piece_names+=("$*")
@@ -200,7 +201,7 @@ sbatch_command() {
 }
 
 submit_pieces() {
-    local piece id previous="" manifest count wait need
+    local piece id previous="" manifest count wait need tasks=0
     local submitted=() refused=() command
     manifest=$jobs_dir/$kind-$(date +%Y%m%d-%H%M%S)-$$.tsv
     [[ $manifest == /* ]] || manifest=$PWD/$manifest
@@ -210,7 +211,7 @@ submit_pieces() {
             printf '%s\n' "${piece_names[piece]}" "    $(printf '%q ' "${command[@]}")"
             previous="JOB$((piece + 1))"
         done
-        print_counts "to submit"
+        print_counts "to submit" "${#work[@]}"
         return
     fi
     ((${#work[@]} == 0)) || printf '%s\n' "${lines[@]}" >"$manifest"
@@ -220,7 +221,7 @@ submit_pieces() {
         if id=$("${command[@]}"); then
             id=${id%%;*} previous=${id%%;*}
             printf '%s\t%s\t%s\t%s\n' "$id" "${piece_offset[piece]}" "${piece_count[piece]}" "${manifest##*/}" >>"$jobs_dir/$kind.tsv"
-            submitted+=("$id")
+            submitted+=("$id") tasks=$((tasks + count))
             wait=${piece_key[piece]%%|*} need=${piece_key[piece]#*|}
             echo "job $id: $count tasks, ${piece_names[piece]%% *} ... ${piece_names[piece]##* }${need:+ ($need)}${wait:+, $wait}"
         else
@@ -230,9 +231,9 @@ submit_pieces() {
     print_summary
 }
 
-# print_counts WORD: what becomes of all combinations; WORD is for those with something to do.
+# print_counts WORD NUMBER: what becomes of all combinations; WORD is for those with something to do.
 print_counts() {
-    local text="${#combinations[@]} combinations: ${#work[@]} $1"
+    local text="${#combinations[@]} combinations: $2 $1"
     [[ ${#complete[@]} == 0 ]] || text+=", ${#complete[@]} complete and skipped (--force repeats them)"
     [[ ${#already[@]} == 0 ]] || text+=", ${#already[@]} in the queue already"
     [[ ${#untrained[@]} == 0 ]] || text+=", ${#untrained[@]} not trained and left out: ${untrained[*]}"
@@ -240,9 +241,12 @@ print_counts() {
 }
 
 print_summary() {
-    local piece names status again jobs
+    local piece names status again jobs word
     status=$((${#refused[@]} > 0))
-    again=$(((${#selection[@]})) && printf ' %q' "${selection[@]}" || true)
+    again=""
+    for word in "${selection[@]}"; do
+        if [[ $word == *[^A-Za-z0-9_./-]* || ! $word ]]; then again+=" ${word@Q}"; else again+=" $word"; fi
+    done
     for piece in "${refused[@]}"; do
         read -r -a names <<<"${piece_names[piece]}"
         echo "$script: error: sbatch refused ${#names[@]} tasks, ${names[0]} ... ${names[-1]}" >&2
@@ -251,7 +255,7 @@ print_summary() {
         echo "submitted: ${submitted[*]:-nothing}; the same command submits the rest, and skips what is complete or" >&2
         echo "queued; where the site limits the number of jobs, submit fewer at once with --models and --langs" >&2
     fi
-    print_counts "to submit"
+    print_counts "submitted" "$tasks"
     ((${#submitted[@]})) || return "$status"
     jobs=$(IFS=: && echo "${submitted[*]}")
     echo "logs      $results_dir/MODEL-LANGS/$kind.txt, Slurm's own $jobs_dir/$kind-JOB.txt"

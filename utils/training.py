@@ -7,6 +7,7 @@ counts every text once, a stop on signals that all processes agree on, and resum
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -89,7 +90,7 @@ class ClassifierTrainer(Trainer):
         )
         # A number and not a ratio, which a resumed run would take for a change.
         steps = self.args.num_train_epochs * len(self.sampler) / self.args.gradient_accumulation_steps
-        self.args.logging_steps = max(1, round(steps / LOGS_PER_RUN))
+        self.args.logging_steps = math.ceil(steps / LOGS_PER_RUN)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         if not self.args.disable_tqdm:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.cluster import PROGRAMS, Cluster
-from tests.conftest import PROJECT, Inputs
+from tests.conftest import PROJECT, Inputs, skip
 from utils.layout import read_json
 
 MAX_ARRAY_SIZE = 101
@@ -120,7 +120,7 @@ class Site:
 def cluster():
     missing = [program for program in PROGRAMS if not shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin")]
     if missing:
-        pytest.skip(f"Slurm is not installed ({', '.join(missing)} missing): apt-get install slurm-wlm munge")
+        skip(f"Slurm is not installed ({', '.join(missing)} missing): apt-get install slurm-wlm munge")
     # Not below pytest's folders: a socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     made = Cluster(folder)
@@ -134,5 +134,7 @@ def cluster():
 def site(cluster, small, tmp_path) -> Site:
     """An empty folder to submit from, with the small corpus and model."""
     made = Site(tmp_path, cluster, Inputs(small / "register-corpus", small / "model2chckpt.json", tmp_path))
+    path = made.environment["PATH"]
     yield made
+    made.environment["PATH"] = path
     made.run("scancel", "--user", getpass.getuser())

@@ -18,7 +18,7 @@ def fanout(cluster, small, tmp_path_factory):
     """Three trainings and the evaluations that wait for them, to their end."""
     folder = tmp_path_factory.mktemp("fanout")
     site = Site(folder, cluster, Inputs(small / "register-corpus", small / "model2chckpt.json", folder))
-    trained, train_output = site.submit("train", "--langs", LANGS, "--finetune_options", RECIPE)
+    trained, train_output = site.submit("train", "--langs", LANGS, "--options", RECIPE)
     evaluated, eval_output = site.submit("eval", "--langs", LANGS, "--after", trained[0])
     site.early_status = site.submit("train", "--langs", LANGS, "--status")[1]
     site.waits = [site.job(f"{evaluated[0]}_{index}")["Dependency"] for index in range(3)]
@@ -85,19 +85,19 @@ def test_status_tables(fanout):
     table = site.submit("train", "--langs", "en fr en-fr es", "--status")[1].splitlines()
     assert table[0].split() == ["combination", "state", "job", "epoch", "best", "macro", "F1", "log"]
     best = json.loads(site.text("outputs/tiny-fr/train.json"))["epochs"][0]["validation"]["macro_f1"]
-    row = ["tiny-fr", "done", f"{trained[0]}_1", "1.0/1", f"{best:.3f}", "outputs/tiny-fr/train.txt"]
+    row = ["tiny-fr", "done", f"{trained[0]}_1", "1/1", f"{best:.3f}", "outputs/tiny-fr/train.txt"]
     assert table[2].split() == row
     assert table[4].split() == ["tiny-es", "never", "submitted", "-", "-", "-", "-"]
     assert table[5] == "3 done, 0 running, 0 pending, 0 failed, 1 never submitted"
     table = site.submit("eval", "--langs", LANGS, "--status")[1].splitlines()
-    assert table[2].split()[:5] == ["tiny-fr", "done", f"{evaluated[0]}_1", "1.0/1", f"{best:.3f}"]
+    assert table[2].split()[:5] == ["tiny-fr", "done", f"{evaluated[0]}_1", "1/1", f"{best:.3f}"]
     assert table[2].split()[5:] == ["3/3", "outputs/tiny-fr/eval.txt"]
 
 
 def test_a_failed_job_has_the_status_of_the_script_and_is_seen(fanout):
     site = fanout[0]
     arguments = ["--langs", "en", "--subfolder", "bad"]
-    jobs, _ = site.submit("train", *arguments, "--finetune_options", "--learning_rate -1")
+    jobs, _ = site.submit("train", *arguments, "--options", "--learning_rate -1")
     site.wait(*jobs)
     assert site.job(f"{jobs[0]}_0")["ExitCode"] == "2:0"
     assert "--learning_rate must be above 0" in site.text("outputs/bad/tiny-en/train.txt")
@@ -138,7 +138,7 @@ def test_five_hundred_combinations_take_a_handful_of_arrays(site, small):
     registry.write_text(json.dumps(models), encoding="utf-8")
     site.environment |= {"CORPUS_PATH": str(corpus), "MODEL_REGISTRY": str(registry)}
     jobs, output = site.submit("train", "--max_jobs", "7", "--", "--hold")
-    assert "500 combinations: 500 to submit" in output
+    assert "500 combinations: 500 submitted" in output
     counts = {}
     for task in site.queue():
         counts[task.split("_")[0]] = counts.get(task.split("_")[0], 0) + 1
@@ -170,5 +170,5 @@ def test_a_piece_that_sbatch_refuses_is_named_and_can_be_submitted_later(site, s
     models["big"]["sbatch_train"] = "--partition=main"
     registry.write_text(json.dumps(models), encoding="utf-8")
     jobs, output = site.submit("train", "--langs", LANGS, "--", "--hold")
-    assert "6 combinations: 3 to submit, 3 in the queue already" in output
+    assert "6 combinations: 3 submitted, 3 in the queue already" in output
     assert len(jobs) == 1

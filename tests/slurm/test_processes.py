@@ -10,7 +10,7 @@ from tests.conftest import FAST
 from tests.test_training import small_model_without_dropout
 
 RECIPE = [*FAST, "--num_epochs", "4", "--batch_size", "4"]
-OPTIONS = ["--langs", "en", "--finetune_options", " ".join(RECIPE)]
+OPTIONS = ["--langs", "en", "--options", " ".join(RECIPE)]
 
 
 def test_one_two_and_two_nodes_train_the_same_model(site, small):

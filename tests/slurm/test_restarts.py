@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import FAST, finish, start
 
 RECIPE = [*FAST, "--num_epochs", "40", "--batch_size", "4"]
-OPTIONS = ["--langs", "en", "--finetune_options", " ".join(RECIPE)]
+OPTIONS = ["--langs", "en", "--options", " ".join(RECIPE)]
 CPU = ["--gres=none", "--cpus-per-task=1"]
 
 

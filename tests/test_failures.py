@@ -1,0 +1,116 @@
+"""What goes wrong on clusters: full disks, folders that cannot be written to, resume points gone bad."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FAST, Inputs, finish, skip, start
+from utils.resume import last_resume_point
+
+COMMAND = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "4", "--batch_size", "4"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own with room for a few resume points; needs the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True)
+    if mount.returncode:
+        skip("this user may not mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_costs_no_result_and_the_run_goes_on_when_there_is_room(inputs, small_disk):
+    places = ["--models_dir", small_disk / "models", "--output_dir", small_disk / "outputs"]
+    filler = small_disk / "filler"
+    job = start("finetune.py", *COMMAND, *places, cwd=inputs.folder)
+    for line in job.stdout:
+        if line.startswith("epoch 1:"):
+            # From here on there is no room.
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while file.write(b"0" * 65536):
+                    pass
+            break
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == 1, output
+    errors = [line for line in output.splitlines() if line.startswith("finetune.py: error:")]
+    assert len(errors) == 1
+    assert "the disk is full or a quota used up" in errors[0]
+    assert "Traceback" not in output
+    json.loads((small_disk / "outputs/tiny-en/run.json").read_text())
+
+    filler.unlink()
+    finish(start("finetune.py", *COMMAND, *places, cwd=inputs.folder))
+    whole = ["--subfolder", "whole"]
+    finish(start("finetune.py", *COMMAND, *whole, cwd=inputs.folder))
+    assert (small_disk / "models/tiny-en/model.safetensors").read_bytes() == (
+        inputs.folder / "models/whole/tiny-en/model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("script", ["finetune.py", "evaluate.py"])
+def test_a_folder_that_cannot_be_written_to_is_refused_first(inputs, script):
+    # /sys takes no folders, not even from root.
+    arguments = ["--model_name", "tiny", "--train_langs", "en"]
+    if script == "evaluate.py":
+        model = inputs.folder / "models/tiny-en"
+        shutil.copytree(inputs.registry.parent / "tiny-xlmr", model)
+        arguments += ["--eval_lang", "en"]
+    output = finish(start(script, *arguments, "--output_dir", "/sys/outputs", cwd=inputs.folder), 2)
+    assert "cannot write to /sys/outputs/tiny-en" in output
+    assert "--output_dir" in output
+    assert len(output.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def stopped(small, tmp_path_factory):
+    """A run stopped in its third epoch, with two resume points."""
+    folder = tmp_path_factory.mktemp("stopped")
+    made = Inputs(small / "register-corpus", small / "model2chckpt.json", folder)
+    job = start("finetune.py", *COMMAND, cwd=folder, **made.environment)
+    for line in job.stdout:
+        if line.startswith("epoch 2:"):
+            job.send_signal(signal.SIGTERM)
+            break
+    job.communicate(timeout=120)
+    assert len(list((folder / "models/tiny-en/checkpoints").iterdir())) == 2
+    return made
+
+
+def cut_short(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+HARMS = {
+    "model.safetensors": cut_short,
+    "optimizer.pt": lambda path: path.write_bytes(b"garbage"),
+    "scheduler.pt": Path.unlink,
+    "rng_state.pth": cut_short,
+    "history.json": Path.unlink,
+    "trainer_state.json": lambda path: path.write_text("{"),
+}
+
+
+@pytest.mark.parametrize("name", HARMS)
+def test_a_corrupt_resume_point_is_none(stopped, tmp_path, name):
+    checkpoints = tmp_path / "checkpoints"
+    shutil.copytree(stopped.folder / "models/tiny-en/checkpoints", checkpoints)
+    assert last_resume_point(checkpoints).name == "checkpoint-24"
+    HARMS[name](checkpoints / "checkpoint-24" / name)
+    assert last_resume_point(checkpoints).name == "checkpoint-12"
+
+
+def test_a_run_goes_on_from_the_resume_point_before_a_corrupt_one(stopped):
+    newest = stopped.folder / "models/tiny-en/checkpoints/checkpoint-24"
+    cut_short(newest / "optimizer.pt")
+    output = finish(start("finetune.py", *COMMAND, cwd=stopped.folder, **stopped.environment))
+    assert "removed checkpoint-24, which was not written to its end or has been damaged" in output
+    assert "going on from models/tiny-en/checkpoints/checkpoint-12" in output

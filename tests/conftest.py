@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from demo.build import build, build_corpus, build_model, make_texts
+from tests.forked import ForkedScript
 from utils.errors import run_script
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -95,13 +96,15 @@ def invoke(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 
 def start(
     script: str, *arguments: str, cwd: Path, prefix: tuple[str, ...] = (), **environment: str
-) -> subprocess.Popen:
+) -> "subprocess.Popen | ForkedScript":
     """Start a script in a process of its own, with one thread, its output as text."""
-    command = [sys.executable, *prefix, str(PROJECT / script), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment}
+    if not prefix:
+        return ForkedScript(script, [str(argument) for argument in arguments], cwd, environment)
     return subprocess.Popen(
-        command,
+        [sys.executable, *prefix, str(PROJECT / script), *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **environment},
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -109,7 +112,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen, status: int = 0) -> str:
+def finish(process: "subprocess.Popen | ForkedScript", status: int = 0) -> str:
     """Wait for a process and return its output; fails unless it ends with `status`."""
     output, _ = process.communicate(timeout=300)
     assert process.returncode == status, output

@@ -2,9 +2,9 @@
 
     srun python -m utils.launch --nodes 2 --node_rank 0 --address 10.0.0.1 --port 12345 --processes 4 finetune.py ...
 
-torchrun itself ends every failure with status 1 and a traceback of its own, and on a signal gives the
-training processes thirty seconds. Here the status is that of the process that failed first, and signals
-are left to the training processes, which Slurm reaches without help: they agree, save and end.
+torchrun itself ends every failure with status 1 and a traceback of its own, and on a signal it ends the
+training processes within half a minute. Here the status is that of the process that failed first, and
+signals are left to the training processes, which Slurm reaches without help: they agree, save and end.
 """
 
 import argparse
@@ -12,8 +12,8 @@ import signal
 import sys
 from argparse import REMAINDER, Namespace
 
-# Longer than any time that Slurm leaves between a signal and the end.
-SHUTDOWN_SECONDS = 3600
+# How long the others may take to end once one process has: time to write a record, not to wait for the lost one.
+SHUTDOWN_SECONDS = 60
 
 
 def main() -> int:

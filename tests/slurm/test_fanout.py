@@ -98,7 +98,10 @@ def test_a_failed_job_has_the_status_of_the_script_and_is_seen(fanout):
     site = fanout[0]
     arguments = ["--langs", "en", "--subfolder", "bad"]
     jobs, _ = site.submit("train", *arguments, "--options", "--learning_rate -1")
-    site.wait(*jobs)
+    awaiting, _ = site.submit("eval", *arguments, "--after", jobs[0])
+    # Nor does an evaluation wait for ever for a training that has failed.
+    site.wait(*jobs, *awaiting)
+    assert not (site.folder / "outputs/bad/tiny-en/eval.txt").exists()
     assert site.job(f"{jobs[0]}_0")["ExitCode"] == "2:0"
     assert "--learning_rate must be above 0" in site.text("outputs/bad/tiny-en/train.txt")
     table = site.submit("train", *arguments, "--status")[1]

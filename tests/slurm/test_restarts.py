@@ -46,6 +46,7 @@ def restarted(site, task, count):
 def test_requeued_by_an_administrator_preempted_and_a_node_lost(site, whole):
     (job,), _ = site.submit("train", *OPTIONS, "--", *CPU)
     task = f"{job}_0"
+    (evaluation,), _ = site.submit("eval", "--langs", "en", "--eval_langs", "en", "--after", job, "--", *CPU)
 
     at_next_epoch(site)
     site.run("scontrol", "requeue", task)
@@ -76,17 +77,23 @@ def test_requeued_by_an_administrator_preempted_and_a_node_lost(site, whole):
     assert site.record("tiny-en")["status"] == "complete"
     assert "handover" not in " ".join(path.name for path in (site.folder / "outputs/tiny-en").iterdir())
     assert site.weights("tiny-en") == whole
+    # What waits for a training waits through its restarts.
+    site.wait(evaluation)
+    assert (site.folder / "outputs/tiny-en/eval/en.json").exists()
 
 
 def test_at_its_time_limit_the_task_alone_is_queued_again(site, whole):
     options = ["--langs", "en fr", *OPTIONS[2:], "--", *CPU]
-    (job,), _ = site.submit("train", *options, "--time=1", "--signal=USR1@40")
+    (job,), _ = site.submit("train", *options, "--signal=USR1@40")
     at_next_epoch(site)
     # It sleeps until the signal is there: Slurm looks at time limits twice a minute.
     (process,) = site.processes(f"{job}_0")
     os.kill(process, signal.SIGSTOP)
     at_next_epoch(site, "tiny-fr")
     site.run("scancel", f"{job}_1")
+    hours, minutes, seconds = map(int, site.job(f"{job}_0")["RunTime"].split(":"))
+    limit = 1 + (3600 * hours + 60 * minutes + seconds + 45) // 60
+    site.run("scontrol", "update", f"JobId={job}_0", f"TimeLimit={limit}")
     # Slurm wakes it with the signal.
     site.until(lambda: f"=== job {job}_0 is queued again" in site.text("outputs/tiny-en/train.txt"), "the signal")
     site.wait(job)

@@ -59,9 +59,9 @@ def _become(script: str, arguments: list[str], cwd: Path, environment: dict[str,
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
-        os.dup2(writer.fileno(), descriptor)
+    for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", line_buffering=True)
+        os.dup2(writer.fileno(), stream.fileno())
     writer.close()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [str(PROJECT / script), *arguments]

@@ -39,7 +39,7 @@ demo-slurm: $(READY) ## the same as job arrays on a Slurm of two nodes, started 
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/slurm.sh
 
 test: $(READY) ## run the whole test suite
-	$(PYTEST) --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+	$(PYTEST) --numprocesses $(WORKERS) $(ARGS)
 
 test-slurm: $(READY) ## run the tests on a real Slurm alone (needs slurm-wlm and munge)
 	$(PYTEST) tests/slurm $(ARGS)

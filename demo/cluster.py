@@ -55,6 +55,7 @@ MaxArraySize={max_array_size}
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 JobRequeue=1
+FirstJobId={first_job}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 {nodes}
@@ -148,6 +149,8 @@ class Cluster:
             user=getpass.getuser(),
             folder=self.folder,
             controller_port=ports[0],
+            # Ports of jobs derive from their ids, and another such cluster may run on this machine.
+            first_job=1000 * (1 + secrets.randbelow(19)),
             kill_wait=kill_wait,
             max_array_size=max_array_size,
             nodes="\n".join(nodes),

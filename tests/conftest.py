@@ -21,12 +21,16 @@ FAST = ["--num_epochs", "2", "--learning_rate", "1e-3", "--attention_dropout", "
 FAST += ["--precision", "fp32"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
     """With several workers, keep a file's tests on one of them; those on Slurm share one cluster."""
-    for item in items:
-        group = "slurm" if "slurm" in item.path.parts else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "slurm" if nodeid.startswith("tests/slurm/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 def skip(reason: str) -> None:

@@ -13,8 +13,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := torch==2.13.0
 SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/*.sh)
-# One thread each, or tests that share a core wait for each other's threads.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-slurm test test-slurm lint bench clean
@@ -39,10 +37,10 @@ demo-slurm: $(READY) ## the same as job arrays on a Slurm of two nodes, started 
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/slurm.sh
 
 test: $(READY) ## run the whole test suite
-	$(PYTEST) --numprocesses $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
 
 test-slurm: $(READY) ## run the tests on a real Slurm alone (needs slurm-wlm and munge)
-	$(PYTEST) tests/slurm $(ARGS)
+	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 lint: $(READY) ## check the style of Python and shell files
 	$(BIN)/ruff check .

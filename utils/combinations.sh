@@ -137,15 +137,18 @@ is_trained() {
 # read_queue: set `state_of` (by task, ARRAY_INDEX) and, by name, `task_of` (the last task submitted), `queued`
 # (the task that waits or runs) and `queued_langs` (evaluation languages of such tasks).
 read_queue() {
-    local id index state job offset count manifest name langs lines
+    local id index state job offset count manifest name langs lines queue=""
     declare -gA state_of=() task_of=() queued=() queued_langs=()
     if command -v squeue >/dev/null; then
-        while read -r id index state; do
-            state_of[${id}_$index]=$state
-        done < <(squeue --noheader --array --user "$(id -un)" --format '%F %K %T')
+        # Without an answer, what is queued would be submitted again.
+        queue=$(squeue --noheader --array --user "$(id -un)" --format '%F %K %T') || fail "squeue does not answer"
     fi
+    while read -r id index state; do
+        [[ ! $id ]] || state_of[${id}_$index]=$state
+    done <<<"$queue"
     [[ -f $jobs_dir/$kind.tsv ]] || return 0
     while IFS=$'\t' read -r job offset count manifest; do
+        [[ -f $jobs_dir/$manifest ]] || continue
         mapfile -t -s "$offset" -n "$count" lines <"$jobs_dir/$manifest"
         for ((index = 0; index < ${#lines[@]}; index++)); do
             [[ ${lines[index]} ]] || continue
@@ -178,7 +181,7 @@ find_training() {
     declare -gA training_of=()
     if [[ -f $jobs_dir/train.tsv ]]; then
         while IFS=$'\t' read -r job offset count manifest; do
-            [[ " $* " == *" $job "* ]] || continue
+            [[ " $* " == *" $job "* && -f $jobs_dir/$manifest ]] || continue
             found+="$job "
             mapfile -t -s "$offset" -n "$count" lines <"$jobs_dir/$manifest"
             for ((index = 0; index < ${#lines[@]}; index++)); do

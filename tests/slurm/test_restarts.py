@@ -35,9 +35,8 @@ def restarted(site, task, count):
     """Wait until the task has been started again `count` times."""
 
     def runs():
+        site.hurry(task)
         job = site.job(task)
-        if job["JobState"] == "PENDING" and job.get("Reason") == "BeginTime":
-            site.run("scontrol", "update", f"JobId={task}", "StartTime=now")
         return job["JobState"] == "RUNNING" and job["Restarts"] == str(count)
 
     site.until(runs, f"restart {count} of {task}")

@@ -62,6 +62,15 @@ def test_without_slurm_the_reason_is_said_and_a_dry_run_works(site):
     assert "2 never submitted" in output
 
 
+def test_without_an_answer_of_the_queue_nothing_is_submitted(site):
+    right = site.environment["SLURM_CONF"]
+    site.environment["SLURM_CONF"] = "/nowhere/slurm.conf"
+    _, output = site.submit("train", "--langs", "en", status=2)
+    assert "submit_train_jobs.sh: error: squeue does not answer" in output
+    site.environment["SLURM_CONF"] = right
+    assert not site.queue()
+
+
 def test_options_after_the_dashes_go_to_sbatch_as_they_are(site):
     site.submit("train", "--langs=en", "--max-jobs=3", "--", "--hold", "--comment=two words", "--time=7")
     (task,) = site.queue()

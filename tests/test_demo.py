@@ -3,6 +3,8 @@
 import csv
 import filecmp
 import json
+import subprocess
+import sys
 
 import evaluate
 import finetune
@@ -24,6 +26,13 @@ def test_the_corpus_is_the_same_every_time(demo, tmp_path):
     build_corpus(tmp_path)
     compared = filecmp.dircmp(demo / "register-corpus" / "corpus" / "train", tmp_path / "corpus" / "train")
     assert sorted(compared.same_files) == ["en.tsv", "es.tsv", "fr.tsv"]
+
+
+def test_the_model_and_its_tokenizer_are_the_same_every_time(demo, tmp_path):
+    """In another process, where hashes are in another order."""
+    subprocess.run([sys.executable, "-m", "demo.build", str(tmp_path)], cwd=PROJECT, check=True, capture_output=True)
+    for path in (demo / "tiny-xlmr").iterdir():
+        assert (tmp_path / "tiny-xlmr" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_the_demo_classifier_learns(demo, tmp_path, monkeypatch, invoke):

@@ -18,6 +18,8 @@ find_combinations() {
         [[ -v need_of[$model] ]] || fail "model '$model' is not in $registry; known: ${registered[*]}"
         for lang in $(if [[ $langs == all ]]; then "all_langs_of_$kind" "$model"; else echo "$langs"; fi); do
             check_langs "$([[ $kind == eval ]] || echo train)" "$lang"
+            # Given twice, it is still one model to train.
+            [[ ! -v model_of[$model-$lang] ]] || continue
             combinations+=("$model-$lang")
             model_of[$model-$lang]=$model
             langs_of[$model-$lang]=$lang

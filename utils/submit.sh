@@ -6,6 +6,9 @@
 # A task of a job array takes the line of its index plus the array's offset. KIND.tsv beside it lists what was
 # submitted: job id, offset, number of lines, manifest.
 
+# Numbers have points, and A-Z are the letters of ASCII, whatever the user's language.
+LC_ALL=C
+
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 script=${0##*/}
 # shellcheck source=utils/combinations.sh

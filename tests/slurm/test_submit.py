@@ -88,6 +88,11 @@ def test_sites_change_the_defaults_with_slurms_variables(site):
     assert "gpu:2" in site.job(task)["TresPerNode"]
 
 
+def test_what_is_given_twice_is_submitted_once(site):
+    _, output = site.submit("train", "--models", "tiny tiny", "--langs", "en fr en", "--dry_run")
+    assert "2 combinations: 2 to submit" in output
+
+
 def test_training_may_wait_for_another_job(site):
     first = site.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap", "true").strip()
     site.submit("train", "--langs", "en", "--after", first)

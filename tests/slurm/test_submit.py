@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -64,7 +65,10 @@ def test_without_slurm_the_reason_is_said_and_a_dry_run_works(site):
 
 def test_without_an_answer_of_the_queue_nothing_is_submitted(site):
     right = site.environment["SLURM_CONF"]
-    site.environment["SLURM_CONF"] = "/nowhere/slurm.conf"
+    # A controller that is down: nobody listens at this port.
+    lines = Path(right).read_text().replace("SlurmctldPort=", "SlurmctldPort=1\n#")
+    (site.folder / "slurm.conf").write_text(lines)
+    site.environment["SLURM_CONF"] = str(site.folder / "slurm.conf")
     _, output = site.submit("train", "--langs", "en", status=2)
     assert "submit_train_jobs.sh: error: squeue does not answer" in output
     site.environment["SLURM_CONF"] = right

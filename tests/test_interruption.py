@@ -1,5 +1,7 @@
 """Stopped at any moment and started again, a run ends with the weights of an uninterrupted one, bit for bit."""
 
+import contextlib
+import fcntl
 import json
 import signal
 import time
@@ -93,11 +95,16 @@ def test_a_forced_run_goes_on_too(inputs):
 
 
 def test_a_signal_before_training_ends_at_once(inputs):
-    process = start("finetune.py", *COMMAND, cwd=inputs.folder)
-    while not (inputs.folder / "outputs/tiny-en/run.json").exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert "SIGTERM before training began" in finish(process, 128 + signal.SIGTERM)
+    run(inputs, "--subfolder", "first")
+    with contextlib.ExitStack() as held:
+        # Whoever wants the tokenised texts waits for the one who makes them.
+        for path in (inputs.folder / ".cache").glob("*.lock"):
+            fcntl.flock(held.enter_context(path.open()), fcntl.LOCK_EX)
+        process = start("finetune.py", *COMMAND, cwd=inputs.folder)
+        while not (inputs.folder / "outputs/tiny-en/run.json").exists():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert "SIGTERM before training began" in finish(process, 128 + signal.SIGTERM)
 
 
 def test_killed_after_early_stopping_decided(inputs):

@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 
 from tests.conftest import PROJECT
 from utils.errors import UserError
+from utils.option_values import Objects, object_path
 from utils.options import CommonOptions, OptionParser, option
 
 
@@ -20,8 +22,12 @@ class Options(CommonOptions):
     num_epochs: int | None = option(None, "an optional number", minimum=1)
     balanced: bool = option(False, "a flag")
     kwargs: dict = option({"a": {"b": 1, "c": 2}}, "a dictionary")
-    optimizer: str | None = option(None, "an import path", imports=True)
+    optimizer: str | None = option(None, "an import path", imports=Objects())
     corpus_path: str = option("../register-corpus", "a folder", env="CORPUS_PATH")
+    functions: list[str] = option([], "several objects", imports=Objects(modules=("json",), aliases={"short": "json"}))
+    losses: dict = option({"train": "json.dumps"}, "objects in a dictionary", imports=Objects())
+    study: dict = option({}, "objects under some keys", imports=Objects(keys=frozenset({"sampler"})))
+    own_seed: int | None = option(None, "not set by config/default.json", shared=False)
 
 
 def parse(*argv, tmp_path=None):
@@ -74,9 +80,65 @@ def test_only_declared_options_import():
     assert parse("--kwargs.x", "json.dumps").kwargs["x"] == "json.dumps"
 
 
+def test_values_of_dictionaries():
+    options = parse(
+        *("--kwargs.a", "'1'", "--kwargs.b", '"None"', "--kwargs.c", "None", "--kwargs.d", "True", "--kwargs.e", "none"),
+        *("--kwargs.f", "nan", "infinity", "--kwargs.g", 'json:[{"x": 1}]', "--kwargs.h", "''quoted''"),
+        *("--kwargs.i", "-1", "1e-5", "--kwargs.j.k.l", "data.txt.gz"),
+    )
+    assert options.kwargs == {
+        **{"a": "1", "b": "None", "c": None, "d": True, "e": "none", "f": ["nan", "infinity"], "g": [{"x": 1}]},
+        **{"h": "'quoted'", "i": [-1, 1e-5], "j": {"k": {"l": "data.txt.gz"}}},
+    }
+
+
+def test_quotes_and_none_in_plain_options():
+    assert parse("--corpus_path", "'data/a.b'").corpus_path == "data/a.b"
+    assert parse("--num_epochs", "None").num_epochs is None
+    assert parse("--corpus_path", "None").corpus_path == "None", "no option without a value"
+
+
+def test_objects_by_path_alias_bare_name_and_prefix():
+    options = parse("--functions", "dumps", "short.loads", "callable:sum", "import:csv", "json.decoder.JSONDecoder")
+    assert options.functions == [json.dumps, json.loads, sum, csv, json.JSONDecoder]
+    assert object_path(options.functions)[:4] == ["json.dumps", "json.loads", "builtins.sum", "import:csv"]
+    assert parse("--losses.train", "json.loads", "--losses.validation", "json.dumps", "json.loads").losses == {
+        "train": json.loads,
+        "validation": [json.dumps, json.loads],
+    }
+    assert parse().losses == {"train": json.dumps}
+    study = parse("--study.sampler", "json.dumps", "--study.pruner_kwargs.sampler", "json.loads").study
+    assert study == {"sampler": json.dumps, "pruner_kwargs": {"sampler": json.loads}}
+    assert parse("--study.name", "json.dumps").study == {"name": "json.dumps"}
+
+
+def test_functions_in_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "my_masking.py").write_text("def shout(inputs, tokenizer):\n    return inputs\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert parse("--optimizer", "my_masking.shout").optimizer.__name__ == "shout"
+
+
+def test_nothing_else_imports(tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.chdir(tmp_path)
+    assert parse("--corpus_path", "trap.x", "--kwargs.x", "trap.x").kwargs["x"] == "trap.x"
+    assert parse("--model_name", "import:trap").model_name == "import:trap"
+    for key in ("--kwargs.x", "--study.name"):
+        with pytest.raises(UserError, match="takes no classes or functions"):
+            parse(key, "import:trap")
+
+
+def test_an_option_that_the_shared_file_does_not_set(tmp_path):
+    (tmp_path / "default.json").write_text('{"own_seed": 1}')
+    assert parse(tmp_path=tmp_path).own_seed is None
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--functions", "dump_"], "got 'dump_'; did you mean 'dump'"),
+        (["--kwargs.x", "json:{"], "not valid JSON"),
         (["--modle_name", "x"], "did you mean '--model_name'"),
         (["--mix", "eqal"], "invalid choice: 'eqal'"),
         (["--learning_rate", "0"], "--learning_rate must be above 0, got 0.0"),

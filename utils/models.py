@@ -1,7 +1,7 @@
-"""Builds classifiers from checkpoints and loads trained ones; always from local folders."""
+"""Builds classifiers and language models from checkpoints and loads trained ones; always from local folders."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from utils.errors import UserError
 
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
+Task = Literal["lm", "mlm", "seq2seq"]
 # The same setting under the names that architectures give it.
 ATTENTION_DROPOUT_NAMES = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 POSITION_NAMES = ("max_position_embeddings", "n_positions")
@@ -103,6 +104,57 @@ def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
 def classifier_labels(model: "PreTrainedModel") -> list[str]:
     """Return the names of a classifier's labels in their order."""
     return [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+
+def find_task(config: "PretrainedConfig", requested: Task | None = None) -> Task:
+    """Return what a language model was trained to do, from its configuration alone.
+
+    Args:
+        config: of the model.
+        requested: what the user says it is; believed.
+
+    Raises:
+        UserError: if the configuration does not tell.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    if requested is not None:
+        return requested
+    if config.is_encoder_decoder:
+        return "seq2seq"
+    mappings = {"lm": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "mlm": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES}
+    named = {
+        task: any(architecture in mapping.values() for architecture in config.architectures or [])
+        for task, mapping in mappings.items()
+    }
+    # Encoders whose configuration names no head: as causal models they would be marked as decoders.
+    typed = {task: config.model_type in mapping for task, mapping in mappings.items()}
+    known = named if any(named.values()) else typed
+    if known["mlm"] and not (known["lm"] and getattr(config, "is_decoder", False)):
+        return "mlm"
+    if known["lm"]:
+        return "lm"
+    raise UserError(f"the configuration of this {config.model_type} model does not say what it is; give --model_task")
+
+
+def load_language_model(folder: Path, task: Task, config: Any = None, **kwargs: Any) -> "PreTrainedModel":
+    """Load a language model with the head of its task from a local folder, in float32 unless asked otherwise.
+
+    Args:
+        folder: local checkpoint folder.
+        task: lm, mlm or seq2seq.
+        config: another configuration than the folder's.
+        kwargs: as for `from_pretrained`.
+    """
+    import torch
+    import transformers
+
+    classes = {"lm": "AutoModelForCausalLM", "mlm": "AutoModelForMaskedLM", "seq2seq": "AutoModelForSeq2SeqLM"}
+    settings = {"dtype": torch.float32, "local_files_only": True} | kwargs
+    if config is not None:
+        settings["config"] = config
+    with _quiet():
+        return getattr(transformers, classes[task]).from_pretrained(str(folder), **settings)
 
 
 class _quiet:

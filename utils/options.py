@@ -7,18 +7,21 @@ bare boolean flags, lists as several values and choices. This module adds:
 - environment variables that stand in for options (command line > config files > environment > default);
 - dotted names for dictionary options, ``--lr_scheduler_kwargs.num_cycles 2``, merged into the default,
   where the value ``__delete_field__`` removes a key;
-- options declared with ``imports=True``, whose value is an import path; no other option imports anything;
+- values in quotes stay strings, ``None`` stands for no value (see `option_values`);
+- options declared to take classes or functions, given by their import paths; no other option imports anything;
 - bounds of numbers, and errors that name the nearest known option.
 """
 
 import copy
 import dataclasses
-import importlib
+import functools
 import json
 import os
 import re
 import sys
+import typing
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,12 @@ from typing import Any
 from transformers.hf_argparser import HfArgumentParser
 
 from utils.errors import UserError, nearest
+from utils.option_values import Objects, json_object, merge, nested, resolve_objects, scalar, unquoted
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = PROJECT / "config" / "default.json"
-DELETE = "__delete_field__"
 # What `option` adds to a field and argparse must not see.
-OWN_METADATA = ("env", "imports", "minimum", "maximum", "above", "below")
+OWN_METADATA = ("env", "imports", "shared", "minimum", "maximum", "above", "below")
 
 
 def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) -> Any:
@@ -41,7 +44,8 @@ def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) 
         default: the default value; without it the option is required. Lists and dictionaries are copied.
         help: one sentence for ``--help``.
         metadata: `aliases` (list of option strings), `metavar`; `env` (name of an environment variable that
-            stands in); `imports` (the value is an import path); `minimum`, `maximum` (inclusive bounds),
+            stands in); `imports` (an `Objects`: the value, or some of it, are classes or functions);
+            `shared` (False: config/default.json does not set it); `minimum`, `maximum` (inclusive bounds),
             `above`, `below` (exclusive bounds).
     """
     metadata = {**metadata, "help": help.replace("%", "%%")}
@@ -92,6 +96,9 @@ class OptionParser(HfArgumentParser):
         self.fields = {field.name: field for field in dataclasses.fields(options_class)}
         self.default_config = default_config
         super().__init__(options_class, description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
+        for action in self._actions:
+            if action.type is not None and action.dest in self.fields:
+                action.type = _value_type(action.type, self._takes_none(action.dest))
         required = [f"{a.option_strings[0]} {a.dest.upper()}" for a in self._actions if a.required]
         self.usage = " ".join(["%(prog)s", *required, "[options]"])
 
@@ -99,7 +106,7 @@ class OptionParser(HfArgumentParser):
     def _parse_dataclass_field(parser, field):
         public = {key: value for key, value in field.metadata.items() if key not in OWN_METADATA}
         plain = dataclasses.field(default=field.default, default_factory=field.default_factory, metadata=public)
-        plain.name, plain.type = field.name, _json_object if field.type in (dict, dict | None) else field.type
+        plain.name, plain.type = field.name, json_object if field.type in (dict, dict | None) else field.type
         HfArgumentParser._parse_dataclass_field(parser, plain)
 
     def error(self, message: str):
@@ -126,17 +133,23 @@ class OptionParser(HfArgumentParser):
             self.error(f"unexpected value {token!r}")
         values = {name: getattr(namespace, name) for name in self.fields}
         for (name, *keys), value in dotted:
-            values[name] = _merge(values[name] or {}, _nested(keys, value))
+            values[name] = merge(values[name] or {}, nested(keys, value))
         self._check_bounds(values)
         for name, field in self.fields.items():
-            if field.metadata.get("imports") and isinstance(values[name], str):
-                values[name] = import_object(values[name], f"--{name}")
+            values[name] = _resolve(values[name], field)
         return self.dataclass_types[0](**values)
 
     def _nearest_option(self, token: str) -> str:
         name = token.lstrip("-").split("=")[0].split(".")[0].replace("-", "_")
         close = nearest(name, self.fields)
         return close.replace("mean '", "mean '--") if "did you mean" in close else ""
+
+    def _takes_none(self, name: str) -> bool:
+        return type(None) in typing.get_args(self.fields[name].type)
+
+    def _check_value(self, action, value):
+        if value is not None:
+            super()._check_value(action, value)
 
     def _is_dict(self, name: str) -> bool:
         return name in self.fields and self.fields[name].type in (dict, dict | None)
@@ -162,7 +175,7 @@ class OptionParser(HfArgumentParser):
             while not has_value and i < len(argv) and not argv[i].startswith("--"):
                 values.append(argv[i])
                 i += 1
-            parsed = [_scalar(value) for value in values]
+            parsed = [scalar(value) for value in values]
             dotted.append(([name, *keys], True if not parsed else parsed[0] if len(parsed) == 1 else parsed))
         return rest, dotted
 
@@ -179,6 +192,8 @@ class OptionParser(HfArgumentParser):
         for path, given in cascade:
             for key, value in read_config(path).items():
                 name = key.replace("-", "_")
+                if not given and name in self.fields and not self.fields[name].metadata.get("shared", True):
+                    continue
                 if name not in self.fields or name == "config":
                     if given:
                         raise UserError(f"{path}: unknown key {key!r}{nearest(name, self.fields)}")
@@ -191,7 +206,7 @@ class OptionParser(HfArgumentParser):
         if isinstance(value, dict):
             if not self._is_dict(name):
                 raise UserError(f"{origin}: {name} takes no keys below it, got {value!r}")
-            value = _merge(action.default or {}, value)
+            value = merge(action.default or {}, value)
         elif value is not None:
             several = isinstance(value, list)
             if several and action.nargs != "+":
@@ -263,25 +278,6 @@ def _config_loader():
     return Loader
 
 
-def import_object(path: str, origin: str = "") -> Any:
-    """Import what an import path such as ``torch.optim.AdamW`` names.
-
-    Raises:
-        UserError: if the path has no dot, or the module or the name in it does not exist.
-    """
-    module_name, _, attribute = path.rpartition(".")
-    prefix = f"{origin}: " if origin else ""
-    if not module_name:
-        raise UserError(f"{prefix}expected an import path such as torch.optim.AdamW, got {path!r}")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"{prefix}cannot import {module_name!r} ({error})") from None
-    if not hasattr(module, attribute):
-        raise UserError(f"{prefix}{module_name} has no {attribute!r}{nearest(attribute, dir(module))}")
-    return getattr(module, attribute)
-
-
 def parse_options(options_class: type, description: str) -> Any:
     """Parse the command line of a script; ``--help`` and mistakes end the process as argparse would."""
     return OptionParser(options_class, description=description).parse()
@@ -301,49 +297,21 @@ def _config_arguments(argv: list[str]) -> list[str]:
     return paths
 
 
-def _scalar(text: str) -> Any:
-    """Read one dotted value: a number, True, False or None if it looks like one, else the text."""
-    constants = {"true": True, "false": False, "none": None, "null": None}
-    if text.lower() in constants:
-        return constants[text.lower()]
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
+def _value_type(convert: Callable[[str], Any], takes_none: bool) -> Callable[[str], Any]:
+    """Return a converter that takes quotes off, and ``None`` for no value where that is one."""
+
+    @functools.wraps(convert)
+    def typed(text: Any) -> Any:
+        if not isinstance(text, str):
+            return convert(text)
+        return None if takes_none and text == "None" else convert(unquoted(text))
+
+    return typed
 
 
-def _nested(keys: list[str], value: Any) -> dict[str, Any]:
-    for key in reversed(keys):
-        value = {key: value}
-    return value
-
-
-def _merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with `update` merged into it, key by key; `DELETE` removes a key."""
-    merged = dict(base)
-    for key, value in update.items():
-        if isinstance(value, str) and value == DELETE:
-            merged.pop(key, None)
-        elif isinstance(value, dict):
-            below = merged.get(key)
-            merged[key] = _merge(below if isinstance(below, dict) else {}, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _json_object(text: str | dict) -> dict:
-    if isinstance(text, dict):
-        return text
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a JSON object, got {text!r}")
-    return value
-
-
-_json_object.__name__ = "JSON object"
+def _resolve(value: Any, field: dataclasses.Field) -> Any:
+    objects: Objects | None = field.metadata.get("imports")
+    if (objects is None and not isinstance(value, dict)) or (objects is not None and objects.late):
+        # What looks like an import is a file name or another text there.
+        return value
+    return resolve_objects(value, objects, f"--{field.name}")

@@ -7,7 +7,7 @@ names), so that nothing asks the hub on a compute node without internet.
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,28 @@ def find_model(name: str, path: str | None = None) -> ModelSpec:
     return registry[name]
 
 
+def find_checkpoint(name: str, revision: str | None = None, path: str | None = None) -> ModelSpec:
+    """Return a model given as a folder, as an abbreviation of the registry, or as a model of the hub.
+
+    Args:
+        name: as the user gave it.
+        revision: of the hub; None or "main" leaves it to the registry.
+        path: the registry file, see `registry_path`.
+
+    Raises:
+        UserError: for a folder that does not exist or a name that is none.
+    """
+    revision = None if revision == "main" else revision
+    if Path(name).expanduser().is_dir():
+        return ModelSpec(name, str(Path(name).expanduser().resolve()))
+    known = load_registry(path) if registry_path(path).is_file() else {}
+    if name in known:
+        return replace(known[name], revision=revision or known[name].revision)
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise UserError(f"model {name!r}: there is no such folder, and models of the hub are named OWNER/NAME")
+    return ModelSpec(name, name, revision=revision)
+
+
 def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
     where = f"{file}: {name}"
     try:
@@ -141,13 +163,18 @@ def _missing_weights(folder: Path, stem: str, suffix: str) -> str:
     return "" if (folder / f"{stem}{suffix}").is_file() else f"{stem}{suffix}"
 
 
-def cached_folder(spec: ModelSpec) -> Path:
-    """Return the local folder of a checkpoint without any network access; it need not exist or be complete."""
+def cached_folder(spec: ModelSpec, cache_dir: str | None = None) -> Path:
+    """Return the local folder of a checkpoint without any network access; it need not exist or be complete.
+
+    Args:
+        spec: the model.
+        cache_dir: where downloaded models are; None is huggingface_hub's own folder.
+    """
     if spec.is_local:
         return Path(spec.checkpoint)
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(spec.checkpoint, "config.json", revision=spec.revision)
+    config = try_to_load_from_cache(spec.checkpoint, "config.json", cache_dir=cache_dir, revision=spec.revision)
     return Path(config).parent if isinstance(config, str) else Path(spec.checkpoint)
 
 
@@ -167,8 +194,13 @@ def download_patterns(files: list[str]) -> list[str]:
     return sorted({*weights, *others})
 
 
-def download(spec: ModelSpec) -> Path:
+def download(spec: ModelSpec, cache_dir: str | None = None, token: str | None = None) -> Path:
     """Fetch a checkpoint into the hub's cache (resuming what is there) and return its folder.
+
+    Args:
+        spec: the model.
+        cache_dir: where downloaded models are; None is huggingface_hub's own folder.
+        token: access token of the hub; None is the one that huggingface_hub knows.
 
     Raises:
         RunFailure: if the hub cannot be reached or has no such repository or revision.
@@ -177,9 +209,13 @@ def download(spec: ModelSpec) -> Path:
 
     try:
         # The revision is resolved once, so that the list of files and the files themselves agree.
-        info = HfApi().model_info(spec.checkpoint, revision=spec.revision)
-        files = [sibling.rfilename for sibling in info.siblings or []]
-        return Path(snapshot_download(spec.checkpoint, revision=spec.revision, allow_patterns=download_patterns(files)))
+        info = HfApi(token=token).model_info(spec.checkpoint, revision=spec.revision)
+        patterns = download_patterns([sibling.rfilename for sibling in info.siblings or []])
+        return Path(
+            snapshot_download(
+                spec.checkpoint, revision=spec.revision, allow_patterns=patterns, cache_dir=cache_dir, token=token
+            )
+        )
     except Exception as error:
         # Besides the hub's own errors, those of whichever HTTP library its client is built on.
         reason = str(error).strip().splitlines()[0]
@@ -187,20 +223,25 @@ def download(spec: ModelSpec) -> Path:
         raise RunFailure(f"cannot fetch {spec.checkpoint}{revision} ({reason})") from error
 
 
-def resolve_checkpoint(spec: ModelSpec) -> Path:
+def resolve_checkpoint(spec: ModelSpec, cache_dir: str | None = None, token: str | None = None) -> Path:
     """Return a complete local folder of a checkpoint, from the cache if it is there, else from the hub.
+
+    Args:
+        spec: the model.
+        cache_dir: where downloaded models are; None is huggingface_hub's own folder.
+        token: access token of the hub.
 
     Raises:
         UserError: if the folder or the cached copy is incomplete and cannot be fetched.
     """
-    folder = cached_folder(spec)
+    folder = cached_folder(spec, cache_dir)
     problem = checkpoint_problem(folder)
     if problem is None:
         return folder
     if spec.is_local:
         raise UserError(f"model {spec.name}: {folder}: {problem}")
     try:
-        return download(spec)
+        return download(spec, cache_dir, token)
     except RunFailure as failure:
         raise UserError(
             f"model {spec.name}: {spec.checkpoint} is not in the local cache ({problem}) and the hub did not give it\n"

@@ -6,8 +6,11 @@
 """
 
 import gzip
+import itertools
 import json
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,54 +36,135 @@ def dataset_name(path: str | Path) -> str:
     raise UserError(f"{path}: expected a file of examples, NAME.txt.gz or NAME.json.gz")
 
 
-def read_text_file(path: str | Path, max_examples: int | None = None) -> "datasets.Dataset":
+@dataclass(frozen=True)
+class TextFile:
+    """A file of examples that has been read once, so that nothing in it comes as a surprise later.
+
+    Attributes:
+        path: of the file.
+        num_examples: lines in it.
+        metadata_keys: all keys of its metadata, in the order in which they occur.
+    """
+
+    path: Path
+    num_examples: int
+    metadata_keys: list[str]
+
+    @property
+    def name(self) -> str:
+        """The file's name without the extension."""
+        return dataset_name(self.path)
+
+    def chunks(self, size: int, max_examples: int | None = None) -> "Iterator[datasets.Dataset]":
+        """Read the file in parts of `size` examples, as `read_text_file` returns them; one is in memory at a time."""
+        examples = itertools.islice(_examples(self.path), max_examples)
+        while part := list(itertools.islice(examples, size)):
+            yield _dataset(part)
+
+
+def open_text_file(path: str | Path) -> TextFile:
+    """Read a file of examples to its end without keeping it.
+
+    Raises:
+        UserError: as `read_text_file`.
+    """
+    keys: dict[str, None] = {}
+    number = 0
+    for example in _examples(Path(path)):
+        number += 1
+        keys |= dict.fromkeys(json.loads(example["metadata"]))
+    return TextFile(Path(path), number, list(keys))
+
+
+def read_text_file(path: str | Path, max_examples: int | None = None, split: str = "train") -> "datasets.Dataset":
     """Read a file of examples and its metadata.
 
     Args:
-        path: a ``.txt.gz`` or ``.json.gz`` file.
-        max_examples: read at most so many.
+        path: a ``.txt.gz`` or ``.json.gz`` file, or a folder that `datasets` saved, whose column text, labels
+            if it has it, and all others as metadata are taken.
+        max_examples: keep at most so many.
+        split: of a saved folder that has several.
 
     Returns:
-        a dataset with the columns text, labels (of ``.json.gz`` files only) and metadata (a JSON object as a
-        string; ``{}`` without a metadata file).
+        a dataset with the columns text, labels (where there are any) and metadata (a JSON object as a string;
+        ``{}`` without a metadata file).
 
     Raises:
         UserError: with file and line, for a file that is not gzipped UTF-8, an empty line, a line that is not
             the expected JSON, a missing key, or metadata of another number of lines.
     """
+    if Path(path).is_dir():
+        return _read_folder(Path(path), split, max_examples)
+    examples = list(_examples(Path(path)))
+    return _dataset(examples[:max_examples])
+
+
+def _dataset(examples: list[dict[str, str]]) -> "datasets.Dataset":
     import datasets
 
-    path = Path(path)
-    name = dataset_name(path)
-    lines = _read_lines(path)
-    if not lines:
-        raise UserError(f"{path}: the file is empty; expected one example per line")
-    if path.name.endswith(".json.gz"):
-        examples = [_read_example(path, number, line) for number, line in enumerate(lines, 1)]
-        columns = {key: [example[key] for example in examples] for key in ("text", "labels")}
-    else:
-        columns = {"text": lines}
-    for number, text in enumerate(columns["text"], 1):
-        if not text.strip():
-            raise UserError(f"{path}, line {number}: empty; expected one example per line")
-    columns["metadata"] = _read_metadata(path.with_name(name + METADATA), path, len(lines))
-    return datasets.Dataset.from_dict({key: values[:max_examples] for key, values in columns.items()})
+    return datasets.Dataset.from_dict({key: [example[key] for example in examples] for key in examples[0]})
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_folder(path: Path, split: str, max_examples: int | None) -> "datasets.Dataset":
+    import datasets
+
     try:
-        content = gzip.decompress(path.read_bytes())
+        found = datasets.load_from_disk(str(path))
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"{path}: not a folder that datasets saved ({error})") from None
+    if isinstance(found, datasets.DatasetDict):
+        if split not in found:
+            raise UserError(f"{path}: no split {split!r}; it has {', '.join(found)}")
+        found = found[split]
+    if "text" not in found.column_names:
+        raise UserError(f"{path}: no column text; it has {', '.join(found.column_names)}")
+    found = found.select(range(min(len(found), max_examples or len(found))))
+    kept = [name for name in ("text", "labels") if name in found.column_names]
+    others = found.remove_columns(kept)
+    metadata = [json.dumps(row, default=str) for row in others] if others.column_names else ["{}"] * len(found)
+    return found.select_columns(kept).add_column("metadata", metadata)
+
+
+def _examples(path: Path) -> Iterator[dict[str, str]]:
+    """Yield text, labels and metadata of every line, checked."""
+    name = dataset_name(path)
+    metadata_path = path.with_name(name + METADATA)
+    metadata = _lines(metadata_path) if metadata_path.exists() else None
+    number = 0
+    for number, line in enumerate(_lines(path), 1):
+        example = _read_example(path, number, line) if path.name.endswith(".json.gz") else {"text": line}
+        if not example["text"].strip():
+            raise UserError(f"{path}, line {number}: empty; expected one example per line")
+        entry = "{}" if metadata is None else next(metadata, None)
+        if entry is None:
+            total = sum(1 for _ in _lines(path))
+            raise _other_count(metadata_path, number - 1, path, total)
+        if metadata is not None:
+            _read_object(metadata_path, number, entry)
+        yield {**example, "metadata": entry}
+    if number == 0:
+        raise UserError(f"{path}: the file is empty; expected one example per line")
+    if metadata is not None and (rest := sum(1 for _ in metadata)):
+        raise _other_count(metadata_path, number + rest, path, number)
+
+
+def _other_count(metadata: Path, described: int, path: Path, count: int) -> UserError:
+    return UserError(f"{metadata} has {described:,} lines, but {path} has {count:,}: each describes an example")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a gzipped file; only line feeds end them (str.splitlines would also cut at U+2028)."""
+    try:
+        with gzip.open(path) as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                except UnicodeDecodeError:
+                    raise UserError(f"{path}, line {number}: not valid UTF-8") from None
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read as a gzipped file ({error})") from None
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not valid UTF-8") from None
-    # Only line feeds end lines: str.splitlines would also cut at U+2028 and others.
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 
 def _read_object(path: Path, number: int, line: str) -> dict:
@@ -99,15 +183,4 @@ def _read_example(path: Path, number: int, line: str) -> dict[str, str]:
         if not isinstance(example.get(key), str):
             what = "is missing" if key not in example else f"must be a string, got {json.dumps(example[key])[:60]}"
             raise UserError(f"{path}, line {number}: the key {key!r} {what}")
-    return example
-
-
-def _read_metadata(path: Path, examples: Path, count: int) -> list[str]:
-    if not path.exists():
-        return ["{}"] * count
-    lines = _read_lines(path)
-    if len(lines) != count:
-        raise UserError(f"{path} has {len(lines):,} lines, but {examples} has {count:,}: each describes an example")
-    for number, line in enumerate(lines, 1):
-        _read_object(path, number, line)
-    return lines
+    return {key: example[key] for key in ("text", "labels")}

@@ -1,0 +1,207 @@
+"""The options of finetune_lm.py: model, data and training, optimisation of hyperparameters."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from utils.errors import UserError, nearest
+from utils.option_values import Objects
+from utils.options import CommonOptions, option
+
+# Under these names the earlier system had the same modules.
+ALIASES = {"data_preprocessing": "utils.masking", "model_modifiers": "utils.modifiers", "loss_classes": "utils.losses"}
+PREPROCESSING = {"modules": ("utils.masking",), "aliases": ALIASES}
+MODIFIERS = Objects(modules=("utils.modifiers",), aliases=ALIASES)
+LOSSES = Objects(modules=("utils.losses",), aliases=ALIASES)
+STUDY_OBJECTS = frozenset({"sampler", "pruner", "wrapped_pruner", "independent_sampler", "gamma", "weights"})
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(kw_only=True)
+class ModelOptions(CommonOptions):
+    """The model, and what changes it before and while it is fine-tuned."""
+
+    model_name_or_path: str = option(help="a folder, an abbreviation of the registry, or a model of the hub")
+    config_name: str | None = option(None, "configuration; without it the model's")
+    cache_dir: str | None = option(None, "folder of downloaded models; without it Hugging Face's", metavar="DIR")
+    tokenizer_name: str | None = option(None, "tokenizer; without it the model's")
+    use_fast_tokenizer: bool = option(True, "use the tokenizer's fast version")
+    model_revision: str = option("main", "branch, tag or commit of the model on the hub")
+    token: str | None = option(None, "access token of the hub, or the name of a file that holds it")
+    use_gpu: bool = option(False, "use the GPU")
+    model_task: Literal["lm", "mlm", "seq2seq"] | None = option(
+        None, "causal (lm), masked (mlm) or sequence-to-sequence (seq2seq); without it, what the model's config says"
+    )
+    model_modifier_fns: list[str] = option(
+        [], "functions of model and tokenizer that change them first: add_new_tokens", imports=MODIFIERS, metavar="FN"
+    )
+    model_modifier_fn_kwargs: dict = option({}, "their options, as --model_modifier_fn_kwargs.FN.KEY VALUE")
+    model_pre_train_step_callbacks: list[str] = option(
+        [],
+        "classes called between the backward pass and the optimizer's step: PartiallyFrozenModelCallback, "
+        "UnfreezeWordTokensCallback, FreezeWordTokensCallback",
+        imports=MODIFIERS,
+        metavar="CLASS",
+    )
+    model_pre_train_step_callbacks_kwargs: dict = option({}, "their options, as ....CLASS.KEY VALUE")
+
+
+@dataclass(kw_only=True)
+class DataTrainingOptions(CommonOptions):
+    """The data and the training."""
+
+    train_file: str | None = option(None, "examples to train on, .txt.gz or .json.gz", metavar="FILE")
+    validation_file: str | None = option(None, "examples whose loss chooses the best model", metavar="FILE")
+    test_file: list[str] | None = option(None, "examples to compute surprisals for, one or more files", metavar="FILE")
+    overwrite_cache: bool = option(False, "tokenise anew what has been tokenised before")
+    preprocessing_num_workers: int | None = option(None, "threads of the tokenizer", minimum=1, metavar="N")
+    max_length: int | None = option(None, "cut texts to so many tokens; without it 1024 or the model's limit", minimum=2)
+    pad_to_max_length: bool = option(False, "pad all batches to max_length, for hardware that wants one shape")
+    max_train_samples: int | None = option(None, "use at most so many training examples", minimum=1, metavar="N")
+    per_device_train_batch_size: int = option(32, "training examples per batch", minimum=1, metavar="N")
+    max_validation_samples: int | None = option(None, "use at most so many validation examples", minimum=1, metavar="N")
+    per_device_validation_batch_size: int = option(32, "validation examples per batch", minimum=1, metavar="N")
+    max_test_samples: int | None = option(None, "use at most so many examples of each test file", minimum=1, metavar="N")
+    per_device_test_batch_size: int = option(32, "test examples per batch", minimum=1, metavar="N")
+    ignore_pad_for_token_loss: bool = option(True, "has no effect: padding never counts")
+    data_preprocessing_fn: dict = option(
+        dict.fromkeys(SPLITS, "identity"),
+        "masking function for train, validation and test: --data_preprocessing_fn.train mask_random_tokens",
+        imports=Objects(**PREPROCESSING),
+    )
+    data_preprocessing_fn_strategy: dict = option(
+        dict.fromkeys(SPLITS, "once"), "once: mask all examples before training; per_batch: anew in every batch"
+    )
+    data_preprocessing_fn_kwargs: dict = option(
+        {split: {} for split in SPLITS}, "options of the functions: ....train.mask_prop 0.15"
+    )
+    epochs: int = option(250, "passes over the training examples", minimum=1)
+    min_epochs: int = option(0, "do not stop before so many epochs, whatever the patience", minimum=0, metavar="EPOCHS")
+    patience: int | None = option(
+        None, "stop after so many epochs without a better validation loss", minimum=1, metavar="EPOCHS"
+    )
+    delta: float = option(0.0, "what counts as better: a validation loss lower by at least this", minimum=0)
+    train_optimizer: str = option("torch.optim.AdamW", "class of the optimizer", imports=Objects(), metavar="CLASS")
+    train_optimizer_kwargs: dict = option({"lr": 2e-6}, "its options: --train_optimizer_kwargs.lr 2e-5")
+    loss_classes: dict = option(
+        {"train": ["OutputsDefaultLoss"], "validation": ["OutputsDefaultLoss"]},
+        "classes of the losses: --loss_classes.train OutputsDefaultLoss KLBaselineLoss",
+        imports=LOSSES,
+    )
+    loss_reduction_fns: dict = option(
+        {"train": "torch.sum", "validation": "torch.sum"}, "functions that make one loss of several", imports=Objects()
+    )
+    loss_classes_kwargs: dict = option(
+        {"train": {}, "validation": {}},
+        "options of the losses: --loss_classes_kwargs.train.KLBaselineLoss.scaleby 2.5",
+        imports=Objects(keys=frozenset({"data_preprocessing_fn"}), **PREPROCESSING),
+    )
+    test_output_file_prefix: str | None = option(
+        None, "results go to PREFIX-test_results.csv.gz; without it the model's name", metavar="PREFIX"
+    )
+    seed: int | None = option(
+        None, "seed of everything random; without it one is drawn and noted", minimum=0, maximum=2**32 - 1, shared=False
+    )
+    save_tmp_test_files: bool = option(False, "keep parts of the results, with which an interrupted test goes on")
+    max_restarts: int = option(
+        3, "give up when Slurm has started the job so often without progress", minimum=1, metavar="TIMES"
+    )
+
+
+@dataclass(kw_only=True)
+class OptimizationOptions(CommonOptions):
+    """The search for good hyperparameters."""
+
+    do_optimize: bool = option(False, "search hyperparameters instead of training once")
+    study_kwargs: dict = option(
+        {
+            "study_name": None,
+            "sampler": "optuna.samplers.GPSampler",
+            "sampler_kwargs": {"deterministic_objective": True},
+            "pruner": "optuna.pruners.PatientPruner",
+            "pruner_kwargs": {
+                "wrapped_pruner": "optuna.pruners.WilcoxonPruner",
+                "wrapped_pruner_kwargs": {"p_threshold": 0.1, "n_startup_steps": 100},
+                "patience": 30,
+                "min_delta": 0.0,
+            },
+            "direction": "minimize",
+        },
+        "options of the study; a class given as KEY is made with the options under KEY_kwargs",
+        imports=Objects(modules=("optuna.samplers", "optuna.pruners"), keys=STUDY_OBJECTS),
+    )
+    optimize_kwargs: dict = option(
+        {"n_trials": 2, "gc_after_trial": True, "show_progress_bar": False},
+        "options of optuna's optimize; n_trials counts those of all processes of the study",
+        imports=Objects(keys=frozenset({"callbacks", "catch"})),
+    )
+    params: dict = option(
+        {"lr": {"values": [2e-6, 2e-5], "suggest_kwargs": {}}},
+        "what to search: --params.lr.values 1e-6 1e-4 --params.lr.suggest_kwargs.log",
+    )
+
+
+@dataclass(kw_only=True)
+class FinetuneLmOptions(ModelOptions, DataTrainingOptions, OptimizationOptions):
+    """The options of finetune_lm.py."""
+
+    model_registry: str | None = option(
+        None, "the registry of models; without it model2chckpt.json", env="MODEL_REGISTRY", metavar="FILE"
+    )
+
+
+def check_options(options: FinetuneLmOptions) -> None:
+    """Refuse combinations that cannot work, before anything is loaded.
+
+    Raises:
+        UserError: saying what is missing or contradictory.
+    """
+    if options.train_file and not options.validation_file:
+        raise UserError("--train_file needs --validation_file: the best model is that of the lowest validation loss")
+    if not options.train_file and not options.test_file:
+        raise UserError("nothing to do: give --train_file and --validation_file, --test_file, or all of them")
+    if options.validation_file and not options.train_file:
+        raise UserError("--validation_file without --train_file; to compute surprisals of a file, give --test_file")
+    if options.do_optimize and not options.train_file:
+        raise UserError("--do_optimize needs --train_file and --validation_file")
+    if options.min_epochs > options.epochs:
+        raise UserError(f"--min_epochs {options.min_epochs} is more than --epochs {options.epochs}")
+    for name in (
+        *("data_preprocessing_fn", "data_preprocessing_fn_strategy", "data_preprocessing_fn_kwargs"),
+        *("loss_classes", "loss_reduction_fns", "loss_classes_kwargs"),
+    ):
+        known = SPLITS if name.startswith("data") else SPLITS[:2]
+        for split in getattr(options, name):
+            if split not in known:
+                raise UserError(f"--{name}.{split}: expected one of {', '.join(known)}{nearest(split, known)}")
+    for split, strategy in options.data_preprocessing_fn_strategy.items():
+        if strategy not in ("once", "per_batch"):
+            raise UserError(f"--data_preprocessing_fn_strategy.{split} must be once or per_batch, got {strategy!r}")
+    for name, objects in (
+        ("model_modifier_fn_kwargs", options.model_modifier_fns),
+        ("model_pre_train_step_callbacks_kwargs", options.model_pre_train_step_callbacks),
+        *((f"loss_classes_kwargs.{split}", loss_list(options, split)) for split in SPLITS[:2]),
+    ):
+        head, _, split = name.partition(".")
+        given = getattr(options, head)
+        names = [item.__name__ for item in objects]
+        for key in given.get(split, {}) if split else given:
+            if key not in names:
+                raise UserError(f"--{name}.{key}: {key} is not among those that were given{nearest(key, names)}")
+
+
+def loss_list(options: FinetuneLmOptions, split: str) -> list[Any]:
+    """Return the loss classes of train or validation, also where one was given by itself."""
+    given = options.loss_classes.get(split) or []
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def read_token(token: str | None) -> str | None:
+    """Return an access token that was given, or read from the file that was named."""
+    if token in (None, "False"):
+        return None
+    try:
+        file = Path(token).expanduser()
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else token
+    except OSError as error:
+        raise UserError(f"--token: cannot read the file that was named ({error.strerror})") from None

@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 
+import datasets
 import pytest
 import torch
 
@@ -61,13 +62,54 @@ def test_expanded_examples_keep_what_describes_them(examples, strategy):
 
 
 def test_once_masks_once_and_per_batch_every_time(examples):
-    def masked(strategy):
-        data = TextExamples("s", examples, BERT, "mlm", 64, mask_random_tokens, {"mask_prop": 0.5}, strategy)
-        return [data.batch([4]).inputs["labels"].tolist() for _ in range(8)]
+    def masked(strategy, seed=1):
+        function = (mask_random_tokens, {"mask_prop": 0.5}, strategy)
+        data = TextExamples("s", examples, BERT, "mlm", 64, *function, seed=seed)
+        return [str(data.batch([4], epoch).inputs["labels"].tolist()) for epoch in range(8)]
 
-    torch.manual_seed(0)
-    assert len({str(labels) for labels in masked("once")}) == 1
-    assert len({str(labels) for labels in masked("per_batch")}) > 1
+    assert len(set(masked("once"))) == 1
+    assert len(set(masked("per_batch"))) > 1
+    torch.manual_seed(5)
+    again = masked("per_batch")
+    torch.manual_seed(6)
+    assert again == masked("per_batch"), "seed, epoch and examples alone decide"
+    assert again != masked("per_batch", seed=2)
+
+
+def test_tokenised_once(examples, tmp_path, monkeypatch):
+    def encode(**settings):
+        return TextExamples("short", examples, GPT2, "lm", 64, cache_dir=tmp_path / "cache", **settings)
+
+    first = encode()
+    monkeypatch.setattr(TextExamples, "_encode_batch", lambda *_, **__: pytest.fail("tokenised again"))
+    again = encode()
+    assert (again.rows, again.words) == (first.rows, first.words)
+    monkeypatch.undo()
+    file = next((tmp_path / "cache").glob("*.arrow"))
+    before = file.stat().st_ino
+    assert encode(overwrite_cache=True).rows == first.rows
+    assert file.stat().st_ino != before
+
+
+@pytest.mark.parametrize(("tokenizer", "task"), [(GPT2, "lm"), (BERT, "mlm"), (T5, "seq2seq")])
+def test_words_are_what_white_space_separates(tokenizer, task):
+    text = f" {SHORT[4]}  {SHORT[1].split()[0]}.{SHORT[0]}   {SHORT[2]}."
+    examples = datasets.Dataset.from_dict({"text": [text], "metadata": ["{}"]})
+    data = TextExamples("s", examples, tokenizer, task, 64)
+    pieces: dict[int, list[int]] = {}
+    for token, word in zip(data.rows["input_ids"][0], data.words[0], strict=True):
+        pieces.setdefault(word, []).append(token)
+    assert set(pieces.pop(-1, [])) <= set(tokenizer.all_special_ids)
+    assert list(pieces) == list(range(len(text.split())))
+    for number, word in enumerate(text.split()):
+        # WordPiece splits at punctuation and decodes with spaces.
+        decoded = "".join(tokenizer.decode(pieces[number]).split())
+        assert decoded == word or tokenizer.unk_token_id in pieces[number]
+
+
+def test_padding_to_one_length(examples):
+    batch = TextExamples("s", examples, BERT, "mlm", 64, pad_to=64).batch([0])
+    assert batch.inputs["input_ids"].shape == batch.inputs["labels"].shape == (1, 64)
 
 
 @pytest.mark.parametrize("strategy", ["once", "per_batch"])
@@ -107,5 +149,3 @@ def test_functions_of_users_are_checked(examples):
     for function, message in ((halve, "another number of examples"), (wrong, "expanded_lengths do not add up")):
         with pytest.raises(UserError, match=message):
             TextExamples("s", examples, BERT, "mlm", 64, function)
-    with pytest.raises(UserError, match="must be once or per_batch, got 'twice'"):
-        TextExamples("s", examples, BERT, "mlm", 64, identity, strategy="twice")

@@ -1,8 +1,11 @@
 """Examples of language models: tokenised, preprocessed once or per batch, padded, with their texts and metadata."""
 
+import contextlib
 import json
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,13 +13,16 @@ import torch
 from torch import Tensor
 
 from utils.errors import UserError
-from utils.masking import IGNORED, UPDATE_LABEL_FNS, Inputs
+from utils.layout import atomic_path
+from utils.masking import IGNORED, UPDATE_LABEL_FNS, Inputs, identity
+from utils.models import Task
+from utils.tokenization import cache_key
 
 if TYPE_CHECKING:
     import datasets
 
-Task = Literal["lm", "mlm", "seq2seq"]
 Preprocessing = Callable[..., Inputs]
+NO_WORD = -1
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Batch:
         texts: the texts as they were read.
         labels: the texts of the labels.
         metadata: of each example.
+        words: of each example's label tokens as they were tokenised, the number of the word they belong to,
+            words being what white space separates; -1 for special tokens.
     """
 
     inputs: Inputs
@@ -36,6 +44,16 @@ class Batch:
     texts: list[str]
     labels: list[str]
     metadata: list[dict[str, Any]]
+    words: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Return some of the examples."""
+        described = (self.items, self.texts, self.labels, self.metadata, self.words)
+        inputs = {name: value[start:stop] for name, value in self.inputs.items()}
+        return Batch(inputs, *(values[start:stop] for values in described))
 
 
 @dataclass
@@ -53,6 +71,11 @@ class TextExamples:
         function: the preprocessing function, see `masking`.
         function_kwargs: its options.
         strategy: `once` preprocesses all examples now, `per_batch` each batch when it is made.
+        seed: of the masking. What is masked is a function of it, the epoch and the examples of a batch.
+        first_item: number of the first example in its file.
+        pad_to: pad to so many tokens, not to the longest example of a batch.
+        cache_dir: where tokenised texts are kept; None does not keep them.
+        overwrite_cache: tokenise what is there anew.
     """
 
     name: str
@@ -60,25 +83,30 @@ class TextExamples:
     tokenizer: Any
     task: Task
     max_length: int
-    function: Preprocessing
+    function: Preprocessing = identity
     function_kwargs: dict[str, Any] = field(default_factory=dict)
     strategy: Literal["once", "per_batch"] = "once"
+    seed: int = 0
+    first_item: int = 0
+    pad_to: int | None = None
+    cache_dir: Path | None = None
+    overwrite_cache: bool = False
 
     def __post_init__(self):
-        if self.strategy not in ("once", "per_batch"):
-            raise UserError(f"data_preprocessing_fn_strategy must be once or per_batch, got {self.strategy!r}")
         self.texts: list[str] = self.examples["text"][:]
         self.metadata = [json.loads(entry) for entry in self.examples["metadata"][:]]
-        self.items = list(range(len(self.texts)))
-        self.rows: dict[str, list[list[int]]] = {"input_ids": self._encode(self.texts)}
+        self.items = list(range(self.first_item, self.first_item + len(self.texts)))
+        input_ids, self.words = self._encode(self.texts)
+        self.rows: dict[str, list[list[int]]] = {"input_ids": input_ids}
         # A causal model's labels are its inputs, whatever the file says.
         given = self.task != "lm" and "labels" in self.examples.column_names
         self.labels: list[str] = self.examples["labels"][:] if given else list(self.texts)
         if given:
-            self.rows["labels"] = self._encode(self.labels, target=True)
+            self.rows["labels"], self.words = self._encode(self.labels, target=True)
             self._check_lengths()
         if self.strategy == "once":
-            self._preprocess_all()
+            with self._seeded(0, [self.first_item]):
+                self._preprocess_all()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -96,26 +124,75 @@ class TextExamples:
             sizes.append(list(map(len, self.rows["labels"])))
         return np.sum(sizes, axis=0)
 
-    def batch(self, indices: list[int]) -> Batch:
+    def batch(self, indices: list[int], epoch: int = 0) -> Batch:
         """Return these examples as a batch, preprocessed if that is done per batch."""
         inputs = self._pad({name: [values[i] for i in indices] for name, values in self.rows.items()})
-        described = [[values[i] for i in indices] for values in (self.items, self.texts, self.labels, self.metadata)]
+        described = [[values[i] for i in indices] for values in self._described]
         if self.strategy == "per_batch":
-            inputs, described = self._apply(inputs, described)
+            with self._seeded(epoch, indices):
+                inputs, described = self._apply(inputs, described)
         return Batch(inputs, *described)
 
-    def _encode(self, texts: list[str], target: bool = False) -> list[list[int]]:
-        arguments = {"text_target": texts} if target else {"text": texts}
-        ids = self.tokenizer(**arguments, truncation=True, max_length=self.max_length, add_special_tokens=True)
-        rows = ids["input_ids"]
-        if self.task == "lm":
+    @property
+    def _described(self) -> tuple[list, ...]:
+        return self.items, self.texts, self.labels, self.metadata, self.words
+
+    @contextlib.contextmanager
+    def _seeded(self, epoch: int, indices: list[int]) -> Iterator[None]:
+        """Draw as (seed, epoch, examples) say, whatever was drawn before, so that a resumed run masks the same."""
+        key = np.asarray([self.seed, epoch, *indices], dtype=np.uint64)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(zlib.crc32(key.tobytes(), zlib.crc32(self.name.encode())))
+            yield
+
+    def _encode(self, texts: list[str], target: bool = False) -> tuple[list[list[int]], list[list[int]]]:
+        """Return token ids and word numbers of texts, from the cache if they are there."""
+        import datasets
+
+        if self.cache_dir is None:
+            encoded = self._encode_batch({"text": texts}, target)
+            return encoded["input_ids"], encoded["words"]
+        kind = f"{self.task}{'-target' if target else ''}"
+        path = Path(self.cache_dir) / f"{cache_key(texts, self.tokenizer, self.max_length)}-{kind}.arrow"
+        if self.overwrite_cache or not path.is_file():
+            columns = datasets.Features({name: datasets.List(datasets.Value("int32")) for name in ("input_ids", "words")})
+            with atomic_path(path) as temporary:
+                datasets.Dataset.from_dict({"text": texts}).map(
+                    self._encode_batch,
+                    fn_kwargs={"target": target},
+                    batched=True,
+                    remove_columns="text",
+                    features=columns,
+                    cache_file_name=str(temporary),
+                    load_from_cache_file=False,
+                    new_fingerprint=path.stem,
+                    desc=f"tokenising {self.name}",
+                )
+        encoded = datasets.Dataset.from_file(str(path))
+        return encoded["input_ids"][:], encoded["words"][:]
+
+    def _encode_batch(self, rows: dict[str, list[str]], target: bool) -> dict[str, list[list[int]]]:
+        texts = rows["text"]
+        encoded = self.tokenizer(
+            **({"text_target": texts} if target else {"text": texts}),
+            truncation=True,
+            max_length=self.max_length,
+            return_offsets_mapping=self.tokenizer.is_fast,
+        )
+        ids = encoded["input_ids"]
+        special = set(self.tokenizer.all_special_ids)
+        # Without offsets (slow tokenizers), words are told from the tokens themselves.
+        offsets = encoded["offset_mapping"] if self.tokenizer.is_fast else [[]] * len(texts)
+        words = [word_numbers(*row, special) for row in zip(texts, ids, offsets, strict=True)]
+        first = self.tokenizer.bos_token_id
+        if first is None:
+            first = self.tokenizer.eos_token_id
+        if self.task == "lm" and first is not None:
             # Without a token before it, the first one would have no prediction and so no surprisal.
-            first = self.tokenizer.bos_token_id
-            if first is None:
-                first = self.tokenizer.eos_token_id
-            if first is not None:
-                rows = [row if row and row[0] == first else [first, *row][: self.max_length] for row in rows]
-        return rows
+            starts = [[] if row[:1] == [first] else [first] for row in ids]
+            ids = [[*start, *row][: self.max_length] for start, row in zip(starts, ids, strict=True)]
+            words = [[*[NO_WORD] * len(start), *row][: self.max_length] for start, row in zip(starts, words, strict=True)]
+        return {"input_ids": ids, "words": words}
 
     def _check_lengths(self) -> None:
         """In masked language models, labels stand at the places of the inputs."""
@@ -134,7 +211,7 @@ class TextExamples:
             # Any token will do where the attention mask is 0.
             padding = self.tokenizer.eos_token_id or 0
         inputs = {
-            name: pad_rows(values, IGNORED if name == "labels" else padding)
+            name: pad_rows(values, IGNORED if name == "labels" else padding, self.pad_to)
             for name, values in rows.items()
             if name != "attention_mask"
         }
@@ -156,8 +233,12 @@ class TextExamples:
             ]
         if len(inputs["input_ids"]) != len(described[0]):
             raise UserError(f"{self.function.__name__}: another number of examples, without expanded_lengths")
-        if self.function in UPDATE_LABEL_FNS and "labels" not in self.rows:
-            described[2] = self._decode_labels(inputs["labels"])
+        if "labels" not in self.rows:
+            if self.function in UPDATE_LABEL_FNS:
+                described[2] = self._decode_labels(inputs["labels"])
+            if self.task == "seq2seq" and self.function is not identity:
+                # Labels made of sentinels and spans; only their tokens tell the words.
+                described[4] = [[] for _ in described[4]]
         return inputs, described
 
     def _decode_labels(self, labels: Tensor) -> list[str]:
@@ -165,9 +246,8 @@ class TextExamples:
         return self.tokenizer.batch_decode(rows)
 
     def _preprocess_all(self) -> None:
-        described = [self.items, self.texts, self.labels, self.metadata]
-        inputs, described = self._apply(self._pad(self.rows), described)
-        self.items, self.texts, self.labels, self.metadata = described
+        inputs, described = self._apply(self._pad(self.rows), list(self._described))
+        self.items, self.texts, self.labels, self.metadata, self.words = described
         sizes = inputs["attention_mask"].sum(1).tolist()
         self.rows = {"input_ids": [row[:size] for row, size in zip(inputs["input_ids"].tolist(), sizes, strict=True)]}
         if "labels" in inputs:
@@ -178,7 +258,34 @@ class TextExamples:
                 self.rows["labels"] = [row[:size] for row, size in zip(rows, sizes, strict=True)]
 
 
-def pad_rows(rows: list[list[int]], padding: int) -> Tensor:
-    """Return rows of different lengths as one tensor, padded on the right: shape [rows, longest]."""
-    width = max(map(len, rows), default=0)
+def word_numbers(text: str, ids: list[int], offsets: list[tuple[int, int]], special: set[int]) -> list[int]:
+    """Return for each token the number of the word that it is part of, -1 for special tokens.
+
+    Args:
+        text: what was tokenised; white space separates its words.
+        ids: of the tokens.
+        offsets: first character and the one behind the last of each token; empty if they are not known.
+        special: ids of special tokens.
+    """
+    if not offsets:
+        return []
+    numbers, count = [], -1
+    for index, character in enumerate(text):
+        count += not character.isspace() and (index == 0 or text[index - 1].isspace())
+        numbers.append(count)
+    words = []
+    for token, (start, stop) in zip(ids, offsets, strict=True):
+        if token in special:
+            words.append(NO_WORD)
+        elif text[start:stop].strip():
+            words.append(numbers[stop - 1])
+        else:
+            # A space by itself belongs to the word that follows.
+            words.append(min(numbers[stop - 1] + 1 if stop else 0, count))
+    return words
+
+
+def pad_rows(rows: list[list[int]], padding: int, width: int | None = None) -> Tensor:
+    """Return rows of different lengths as one tensor, padded on the right: shape [rows, width or the longest]."""
+    width = max([width or 0, *map(len, rows)])
     return torch.tensor([row + [padding] * (width - len(row)) for row in rows], dtype=torch.long).reshape(-1, width)

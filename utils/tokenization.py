@@ -50,7 +50,7 @@ def tokenize(
     import datasets
 
     texts = dataset["text"][:]
-    path = Path(cache_dir) / f"{_cache_key(texts, tokenizer, max_length)}.arrow"
+    path = Path(cache_dir) / f"{cache_key(texts, tokenizer, max_length)}.arrow"
     with locked(path.with_suffix(".lock")):
         tokens = _load(path)
         if tokens is None:
@@ -120,7 +120,8 @@ def _cut(text: str, characters: int) -> str:
     return text[:end] if end > 0 else text
 
 
-def _cache_key(texts: list[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> str:
+def cache_key(texts: list[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> str:
+    """Return a name for what tokenising these texts gives: 40 hexadecimal digits."""
     key = hashlib.sha256(json.dumps([CACHE_VERSION, max_length, _describe(tokenizer)]).encode())
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")

@@ -1,5 +1,6 @@
 """Tiny language models of the three kinds, with random weights and tokenizers trained on the spot."""
 
+import random
 from pathlib import Path
 
 import torch
@@ -14,7 +15,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from demo.build import make_texts
+
 VOCABULARY = 400
+TEXTS = [text for _, text in make_texts("en", 80, random.Random(1))]
 SENTINELS = [f"<extra_id_{number}>" for number in range(100)]
 
 

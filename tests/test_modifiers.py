@@ -1,12 +1,9 @@
 """Exactly the named parameters and rows move, and nothing else, weight decay and momentum included."""
 
-import random
-
 import pytest
 import torch
 
-from demo.build import make_texts
-from tests.lm_models import build
+from tests.lm_models import TEXTS, build
 from utils.errors import UserError
 from utils.modifiers import (
     FreezeWordTokensCallback,
@@ -16,7 +13,6 @@ from utils.modifiers import (
     parse_parameter,
 )
 
-TEXTS = [text for _, text in make_texts("en", 80, random.Random(1))]
 EMBEDDINGS = {
     "gpt2": "transformer.wte.weight",
     "bert": "bert.embeddings.word_embeddings.weight",

@@ -82,7 +82,18 @@ def test_only_declared_options_import():
 
 def test_values_of_dictionaries():
     options = parse(
-        *("--kwargs.a", "'1'", "--kwargs.b", '"None"', "--kwargs.c", "None", "--kwargs.d", "True", "--kwargs.e", "none"),
+        *(
+            "--kwargs.a",
+            "'1'",
+            "--kwargs.b",
+            '"None"',
+            "--kwargs.c",
+            "None",
+            "--kwargs.d",
+            "True",
+            "--kwargs.e",
+            "none",
+        ),
         *("--kwargs.f", "nan", "infinity", "--kwargs.g", 'json:[{"x": 1}]', "--kwargs.h", "''quoted''"),
         *("--kwargs.i", "-1", "1e-5", "--kwargs.j.k.l", "data.txt.gz"),
     )

@@ -155,7 +155,9 @@ class TextExamples:
         kind = f"{self.task}{'-target' if target else ''}"
         path = Path(self.cache_dir) / f"{cache_key(texts, self.tokenizer, self.max_length)}-{kind}.arrow"
         if self.overwrite_cache or not path.is_file():
-            columns = datasets.Features({name: datasets.List(datasets.Value("int32")) for name in ("input_ids", "words")})
+            columns = datasets.Features(
+                {name: datasets.List(datasets.Value("int32")) for name in ("input_ids", "words")}
+            )
             with atomic_path(path) as temporary:
                 datasets.Dataset.from_dict({"text": texts}).map(
                     self._encode_batch,
@@ -191,7 +193,9 @@ class TextExamples:
             # Without a token before it, the first one would have no prediction and so no surprisal.
             starts = [[] if row[:1] == [first] else [first] for row in ids]
             ids = [[*start, *row][: self.max_length] for start, row in zip(starts, ids, strict=True)]
-            words = [[*[NO_WORD] * len(start), *row][: self.max_length] for start, row in zip(starts, words, strict=True)]
+            words = [
+                [*[NO_WORD] * len(start), *row][: self.max_length] for start, row in zip(starts, words, strict=True)
+            ]
         return {"input_ids": ids, "words": words}
 
     def _check_lengths(self) -> None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 Task = Literal["lm", "mlm", "seq2seq"]
+# Tokens of a language model's examples, if the model takes so many.
+MAX_LENGTH = 1024
 # The same setting under the names that architectures give it.
 ATTENTION_DROPOUT_NAMES = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 POSITION_NAMES = ("max_position_embeddings", "n_positions")
@@ -135,6 +137,17 @@ def find_task(config: "PretrainedConfig", requested: Task | None = None) -> Task
     if known["lm"]:
         return "lm"
     raise UserError(f"the configuration of this {config.model_type} model does not say what it is; give --model_task")
+
+
+def task_of(model: "torch.nn.Module") -> Task:
+    """Return the task of a language model that is loaded, which its class tells."""
+    from transformers.models.auto import modeling_auto as auto
+
+    if model.config.is_encoder_decoder:
+        return "seq2seq"
+    name = type(model).__name__
+    causal = name in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return "mlm" if name in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values() and not causal else "lm"
 
 
 def load_language_model(folder: Path, task: Task, config: Any = None, **kwargs: Any) -> "PreTrainedModel":

@@ -19,18 +19,18 @@ from typing import Any, Literal
 
 from utils.corpus_load import DEFAULT_CORPUS, Corpus, open_corpus
 from utils.distributed import is_main_process, leave_process_group
-from utils.errors import Interrupted, run_script
+from utils.errors import run_script
 from utils.layout import RunLayout, RunRecord, check_writable, now, split_langs, write_json
 from utils.options import option, parse_options
 from utils.registry import ModelSpec, find_model, resolve_checkpoint
 from utils.resume import (
+    CANCELLED,
     StopFlag,
     check_restarts,
     clear_results,
-    disk_shortage,
     may_run,
     only_run,
-    remove_incomplete,
+    recorded,
     run_trainer,
 )
 from utils.training_options import (
@@ -41,8 +41,6 @@ from utils.training_options import (
     early_stopping,
     training_arguments,
 )
-
-CANCELLED = "the job was cancelled"
 
 
 @dataclass(kw_only=True)
@@ -122,7 +120,7 @@ def train(run: Run) -> None:
         fit(run)
         leave_process_group()
         return
-    try:
+    with recorded(run.record, run.layout):
         check_restarts(run.record, run.layout.checkpoints, run.options.max_restarts)
         run.record.write("running")
         summary = fit(run)
@@ -131,21 +129,6 @@ def train(run: Run) -> None:
         shutil.rmtree(run.layout.checkpoints, ignore_errors=True)
         print(summary)
         leave_process_group()
-    except Interrupted as stopped:
-        if run.record.content["status"] == "failed":
-            run.record.write("failed", error=f"{CANCELLED}: {stopped}")
-        else:
-            run.record.write("running", stopped=str(stopped))
-        raise
-    except BaseException as error:
-        shortage = disk_shortage(error, run.layout)
-        # What was written in part may be what fills the disk.
-        remove_incomplete(run.layout.checkpoints)
-        with contextlib.suppress(OSError):
-            run.record.write("failed", error=str(shortage or error) or type(error).__name__, ended=now())
-        if shortage:
-            raise shortage from error
-        raise
 
 
 def fit(run: Run) -> str:

@@ -25,7 +25,7 @@ from utils.errors import UserError
 from utils.options import PROJECT
 
 # How far a run has come; outlives restarts.
-PROGRESS = ("epoch", "best_macro_f1")
+PROGRESS = ("epoch", "best_macro_f1", "best_validation_loss")
 RECORDED_LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "scikit-learn", "numpy")
 
 
@@ -98,6 +98,11 @@ class RunLayout:
     def checkpoints(self) -> Path:
         """Where the resume points are while the model trains."""
         return self.model / "checkpoints"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains this model."""
+        return self.outputs / ".lock"
 
     @property
     def handover(self) -> Path:
@@ -223,7 +228,7 @@ class RunRecord:
         goes_on = self.previous.get("status") == "running"
         self.content = {
             "status": "running",
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": [Path(sys.argv[0]).name, *without_token(sys.argv[1:])],
             "options": options,
             "seed": options.get("seed"),
             "data": data,
@@ -244,14 +249,24 @@ class RunRecord:
         self.content |= {"status": status, "updated": now(), **more}
         write_json(self.path, self.content)
 
-    def progress(self, epoch: float, best_macro_f1: float | None) -> None:
+    def progress(self, epoch: float, **best: float | None) -> None:
         """Write how far training has come; the status stays.
 
         Args:
             epoch: passes over the training texts so far, with fractions.
-            best_macro_f1: the best validation macro F1 so far; None before the first validation.
+            best: best_macro_f1 or best_validation_loss so far; None before the first validation.
         """
-        self.write(self.content["status"], epoch=round(epoch, 2), best_macro_f1=best_macro_f1)
+        self.write(self.content["status"], epoch=round(epoch, 2), **best)
+
+
+def without_token(arguments: list[str]) -> list[str]:
+    """Return a command line without the access token that it may hold."""
+    shown, is_token = [], False
+    for argument in arguments:
+        name, given, _ = argument.partition("=")
+        shown.append("***" if is_token else f"{name}=***" if name == "--token" and given else argument)
+        is_token = argument == "--token"
+    return shown
 
 
 def now() -> str:

@@ -7,18 +7,18 @@ from typing import Any, Literal
 from utils.errors import UserError, nearest
 from utils.option_values import Objects
 from utils.options import CommonOptions, option
+from utils.study import OptimizationOptions
 
 # Under these names the earlier system had the same modules.
 ALIASES = {"data_preprocessing": "utils.masking", "model_modifiers": "utils.modifiers", "loss_classes": "utils.losses"}
 PREPROCESSING = {"modules": ("utils.masking",), "aliases": ALIASES}
 MODIFIERS = Objects(modules=("utils.modifiers",), aliases=ALIASES)
 LOSSES = Objects(modules=("utils.losses",), aliases=ALIASES)
-STUDY_OBJECTS = frozenset({"sampler", "pruner", "wrapped_pruner", "independent_sampler", "gamma", "weights"})
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(kw_only=True)
-class ModelOptions(CommonOptions):
+class ModelOptions:
     """The model, and what changes it before and while it is fine-tuned."""
 
     model_name_or_path: str = option(help="a folder, an abbreviation of the registry, or a model of the hub")
@@ -47,7 +47,7 @@ class ModelOptions(CommonOptions):
 
 
 @dataclass(kw_only=True)
-class DataTrainingOptions(CommonOptions):
+class DataTrainingOptions:
     """The data and the training."""
 
     train_file: str | None = option(None, "examples to train on, .txt.gz or .json.gz", metavar="FILE")
@@ -99,9 +99,6 @@ class DataTrainingOptions(CommonOptions):
     test_output_file_prefix: str | None = option(
         None, "results go to PREFIX-test_results.csv.gz; without it the model's name", metavar="PREFIX"
     )
-    seed: int | None = option(
-        None, "seed of everything random; without it one is drawn and noted", minimum=0, maximum=2**32 - 1, shared=False
-    )
     save_tmp_test_files: bool = option(False, "keep parts of the results, with which an interrupted test goes on")
     max_restarts: int = option(
         3, "give up when Slurm has started the job so often without progress", minimum=1, metavar="TIMES"
@@ -109,42 +106,12 @@ class DataTrainingOptions(CommonOptions):
 
 
 @dataclass(kw_only=True)
-class OptimizationOptions(CommonOptions):
-    """The search for good hyperparameters."""
+class FinetuneLmOptions(CommonOptions, OptimizationOptions, DataTrainingOptions, ModelOptions):
+    """The options of finetune_lm.py; dataclasses list the last base first."""
 
-    do_optimize: bool = option(False, "search hyperparameters instead of training once")
-    study_kwargs: dict = option(
-        {
-            "study_name": None,
-            "sampler": "optuna.samplers.GPSampler",
-            "sampler_kwargs": {"deterministic_objective": True},
-            "pruner": "optuna.pruners.PatientPruner",
-            "pruner_kwargs": {
-                "wrapped_pruner": "optuna.pruners.WilcoxonPruner",
-                "wrapped_pruner_kwargs": {"p_threshold": 0.1, "n_startup_steps": 100},
-                "patience": 30,
-                "min_delta": 0.0,
-            },
-            "direction": "minimize",
-        },
-        "options of the study; a class given as KEY is made with the options under KEY_kwargs",
-        imports=Objects(modules=("optuna.samplers", "optuna.pruners"), keys=STUDY_OBJECTS),
+    seed: int | None = option(
+        None, "seed of everything random; without it one is drawn and noted", minimum=0, maximum=2**32 - 1, shared=False
     )
-    optimize_kwargs: dict = option(
-        {"n_trials": 2, "gc_after_trial": True, "show_progress_bar": False},
-        "options of optuna's optimize; n_trials counts those of all processes of the study",
-        imports=Objects(keys=frozenset({"callbacks", "catch"})),
-    )
-    params: dict = option(
-        {"lr": {"values": [2e-6, 2e-5], "suggest_kwargs": {}}},
-        "what to search: --params.lr.values 1e-6 1e-4 --params.lr.suggest_kwargs.log",
-    )
-
-
-@dataclass(kw_only=True)
-class FinetuneLmOptions(ModelOptions, DataTrainingOptions, OptimizationOptions):
-    """The options of finetune_lm.py."""
-
     model_registry: str | None = option(
         None, "the registry of models; without it model2chckpt.json", env="MODEL_REGISTRY", metavar="FILE"
     )

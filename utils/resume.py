@@ -13,7 +13,7 @@ from typing import Any
 from utils import slurm
 from utils.distributed import is_main_process
 from utils.errors import Interrupted, RunFailure, UserError
-from utils.layout import RunLayout, RunRecord, locked, read_json
+from utils.layout import RunLayout, RunRecord, locked, now, read_json
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # Written last by the Trainer, so its presence marks a complete resume point.
@@ -25,7 +25,9 @@ HANDOVER_SECONDS = 900
 FREE_OPTIONS = {
     "config", "output_dir", "models_dir", "subfolder", "cache_dir", "corpus_path", "model_registry",
     "debug", "force", "report_to", "eval_token_budget", "max_restarts",
+    "do_optimize", "study_kwargs", "optimize_kwargs", "params",
 }  # fmt: skip
+CANCELLED = "the job was cancelled"
 
 
 class StopFlag:
@@ -45,6 +47,7 @@ class StopFlag:
         self.on_cancel = on_cancel
         self.signum: int | None = None
         self.training = False
+        self.phase = "before training began; nothing was lost"
 
     def listen(self) -> None:
         """Install the handlers of SIGTERM and SIGUSR1; call once, from the main thread."""
@@ -56,7 +59,7 @@ class StopFlag:
         if signum == signal.SIGTERM and is_main_process() and slurm.was_cancelled():
             self.on_cancel()
         if not self.training:
-            raise Interrupted(signum, f"{signal.Signals(signum).name} before training began; nothing was lost")
+            raise Interrupted(signum, f"{signal.Signals(signum).name} {self.phase}")
 
     def look(self) -> int:
         """Return the number of the signal that came, 0 without one."""
@@ -111,8 +114,10 @@ def patience_exhausted(checkpoint: Path, patience: int | None) -> bool:
 
 
 @contextlib.contextmanager
-def only_run(layout: RunLayout) -> Iterator[None]:
+def only_run(layout: Any) -> Iterator[None]:
     """Hold the lock of a run's folder, so that two jobs never train the same model at once.
+
+    `layout` is a `RunLayout`, or another with its lock_file, run_json and handover.
 
     When a node is lost to Slurm, the job begins anew on another while its processes may live on where they
     were. So the restarted job asks the earlier one to save and end, by a file that `StopFlag` looks for.
@@ -122,7 +127,7 @@ def only_run(layout: RunLayout) -> Iterator[None]:
     """
     import filelock
 
-    lock_file = layout.outputs / ".lock"
+    lock_file = layout.lock_file
     previous = read_json(layout.run_json) or {}
     is_restart = slurm.restart_count() > 0 and previous.get("slurm_job_id") == slurm.job_id()
     deadline = time.monotonic() + (HANDOVER_SECONDS if is_restart else 0)
@@ -230,13 +235,43 @@ def run_trainer(trainer: Any, checkpoints: Path, patience: int | None, stop: Sto
     stop.training = False
 
 
-def disk_shortage(error: BaseException, layout: RunLayout) -> RunFailure | None:
+@contextlib.contextmanager
+def recorded(record: RunRecord, layout: Any) -> Iterator[None]:
+    """Note in run.json how a run ended, unless it ended well.
+
+    Args:
+        record: of the run.
+        layout: its folders.
+
+    Raises:
+        RunFailure: for an error that means that a disk is full.
+    """
+    try:
+        yield
+    except Interrupted as stopped:
+        if record.content["status"] == "failed":
+            record.write("failed", error=f"{CANCELLED}: {stopped}")
+        else:
+            record.write("running", stopped=str(stopped))
+        raise
+    except BaseException as error:
+        shortage = disk_shortage(error, layout)
+        # What was written in part may be what fills the disk.
+        remove_incomplete(layout.checkpoints)
+        with contextlib.suppress(OSError):
+            record.write("failed", error=str(shortage or error) or type(error).__name__, ended=now())
+        if shortage:
+            raise shortage from error
+        raise
+
+
+def disk_shortage(error: BaseException, layout: Any) -> RunFailure | None:
     """Return an error that says so if `error` means that a disk is full or a quota used up, else None."""
     # The last two are what PyTorch makes of it.
     signs = ("No space left on device", "Disk quota exceeded", "file write failed", "unexpected pos")
     if not any(sign in str(error) for sign in signs):
         return None
-    free = min(shutil.disk_usage(folder).free for folder in (layout.outputs, layout.model))
+    free = min(shutil.disk_usage(folder).free for folder in (layout.outputs, layout.model) if folder.exists())
     return RunFailure(
         f"cannot write to {layout.model} or {layout.outputs}: the disk is full or a quota used up "
         f"({free / 1e6:,.0f} MB free)\nfree some, and the same command goes on from the last resume point"

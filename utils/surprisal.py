@@ -58,7 +58,7 @@ class TokenTable:
         self.continues_with_hashes = any(token.startswith("##") for token in tokenizer.get_vocab())
         self._tokens: dict[int, str] = {}
 
-    def rows(self, batch: Batch, logits: Tensor, **more: Any) -> list[Row]:
+    def rows(self, batch: Batch, logits: Tensor, more: Row | None = None) -> list[Row]:
         """Return a row per token that has a label, example by example.
 
         Args:
@@ -76,7 +76,7 @@ class TokenTable:
         bounds = np.searchsorted(examples.numpy(), np.arange(len(labels) + 1))
         for example, (start, stop) in enumerate(itertools.pairwise(bounds)):
             part = [values[start:stop] for values in columns]
-            described = self._describe(batch, example, more)
+            described = self._describe(batch, example, more or {})
             metadata = clean_metadata(batch.metadata[example])
             rows += [{**row, **metadata} for row in self._example_rows(batch, example, described, *part)]
         return rows
@@ -246,12 +246,14 @@ def evaluate(
         model.train(was_training)
 
 
-def file_rows(table: TokenTable, model: nn.Module, data: TextExamples, batch_size: int, **more: Any) -> list[Row]:
+def file_rows(
+    table: TokenTable, model: nn.Module, data: TextExamples, batch_size: int, more: Row | None = None
+) -> list[Row]:
     """Return the rows of all examples in their order."""
     rows = [
         row
         for _, batch, outputs in evaluate(model, data, batch_size)
-        for row in table.rows(batch, outputs.logits, **more)
+        for row in table.rows(batch, outputs.logits, more)
     ]
     # Stable: rows of one line keep their order.
     return sorted(rows, key=lambda row: row["line"])
@@ -339,7 +341,7 @@ def write_test_results(
                 rows = read_part(stored) if stored else None
                 if rows is None:
                     data = make_examples(file, part, first)
-                    rows = file_rows(table, model, data, batch_size, dataset_name=file.name)
+                    rows = file_rows(table, model, data, batch_size, {"dataset_name": file.name})
                     if stored:
                         with atomic_path(stored) as unfinished:
                             unfinished.write_bytes(gzip.compress(json.dumps(rows).encode(), compresslevel=1))

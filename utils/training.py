@@ -191,7 +191,7 @@ class ClassifierTrainer(Trainer):
         """Note the epoch and the best macro F1 in run.json."""
         if self.is_world_process_zero():
             scores = [epoch["validation"]["macro_f1"] for epoch in self.history.epochs]
-            self.record.progress(self.state.epoch, max(scores, default=None))
+            self.record.progress(self.state.epoch, best_macro_f1=max(scores, default=None))
 
     def load_history(self, checkpoint: Path) -> None:
         """Go on with the epochs of a resume point."""

@@ -1,0 +1,395 @@
+"""Searches for good hyperparameters with Optuna, in any number of processes at once.
+
+A study lives in a journal file, which Optuna locks for every entry; jobs on several nodes work on it
+together, and the same command goes on with an interrupted study. What Optuna leaves open is settled here:
+`n_trials` counts the trials of the whole study, and the trial of a process that died is taken up again.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.errors import Interrupted, UserError, nearest
+from utils.layout import atomic_path, locked
+from utils.option_values import Objects, resolve_objects
+from utils.options import option
+
+if TYPE_CHECKING:
+    import optuna
+
+# Keys of the study's options whose values are classes or functions.
+STUDY_OBJECTS = Objects(
+    modules=("optuna.samplers", "optuna.pruners"),
+    keys=frozenset({"sampler", "pruner", "wrapped_pruner", "independent_sampler", "gamma", "weights"}),
+    late=True,
+)
+OPTIMIZE_OBJECTS = Objects(keys=frozenset({"callbacks", "catch"}), late=True)
+PLOTS = (
+    "plot_optimization_history", "plot_intermediate_values", "plot_parallel_coordinate", "plot_contour",
+    "plot_slice", "plot_param_importances", "plot_edf", "plot_rank", "plot_timeline",
+)  # fmt: skip
+
+Objective = Callable[[dict[str, Any], Callable[[int, float], None]], float]
+
+
+def study_defaults(direction: str) -> dict[str, Any]:
+    """Return the default options of a study that minimises or maximises."""
+    return {
+        "study_name": None,
+        "sampler": "optuna.samplers.GPSampler",
+        "sampler_kwargs": {"deterministic_objective": True},
+        "pruner": "optuna.pruners.PatientPruner",
+        "pruner_kwargs": {
+            "wrapped_pruner": "optuna.pruners.WilcoxonPruner",
+            "wrapped_pruner_kwargs": {"p_threshold": 0.1, "n_startup_steps": 100},
+            "patience": 30,
+            "min_delta": 0.0,
+        },
+        "direction": direction,
+    }
+
+
+@dataclass(kw_only=True)
+class OptimizationOptions:
+    """The search for good hyperparameters."""
+
+    do_optimize: bool = option(False, "search hyperparameters instead of training once")
+    study_kwargs: dict = option(
+        study_defaults("minimize"),
+        "options of the study; a class given as KEY is made with the options under KEY_kwargs",
+        imports=STUDY_OBJECTS,
+    )
+    optimize_kwargs: dict = option(
+        {"n_trials": 2, "gc_after_trial": True, "show_progress_bar": False},
+        "options of optuna's optimize; n_trials counts those of all processes of the study",
+        imports=OPTIMIZE_OBJECTS,
+    )
+    params: dict = option(
+        {"lr": {"values": [2e-6, 2e-5], "suggest_kwargs": {}}},
+        "what to search: --params.lr.values 1e-6 1e-4 --params.lr.suggest_kwargs.log",
+    )
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What to search and how.
+
+    Attributes:
+        name: of the study in its journal.
+        journal: the file that all processes share.
+        study_kwargs: options of the study, see `--study_kwargs`; classes as import paths or themselves.
+        optimize_kwargs: options of `Study.optimize`.
+        params: per hyperparameter `values`, perhaps `type` and `suggest_kwargs`.
+        defaults: the hyperparameters' values without a search, whose types decide how they are suggested.
+        seed: of the sampler.
+    """
+
+    name: str
+    journal: Path
+    study_kwargs: dict[str, Any]
+    optimize_kwargs: dict[str, Any]
+    params: dict[str, dict[str, Any]]
+    defaults: dict[str, Any]
+    seed: int
+
+
+def check_params(params: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Refuse hyperparameters that do not exist or cannot be suggested.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if not params:
+        raise UserError("--params is empty: give what to search, as --params.lr.values 1e-6 1e-4")
+    for name, spec in params.items():
+        if name not in defaults:
+            raise UserError(f"--params.{name}: there is no such hyperparameter{nearest(name, defaults)}")
+        values = spec.get("values") if isinstance(spec, dict) else None
+        if not isinstance(values, list) or not values:
+            raise UserError(f"--params.{name}.values: expected several values, got {values!r}")
+        for key in spec:
+            if key not in ("values", "type", "suggest_kwargs"):
+                raise UserError(f"--params.{name}.{key}: unknown{nearest(key, ('values', 'type', 'suggest_kwargs'))}")
+        kind = suggested_type(spec, defaults[name])
+        if kind != "categorical" and (len(values) != 2 or not all(isinstance(v, (int, float)) for v in values)):
+            raise UserError(f"--params.{name}.values: a range of {kind}s is two numbers, got {values}")
+
+
+def suggested_type(spec: dict[str, Any], default: Any) -> str:
+    """Return how a hyperparameter is suggested: float, int or categorical.
+
+    Raises:
+        UserError: if another type is asked for than the default value allows.
+    """
+    default = default[0] if isinstance(default, list) and default else default
+    is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    requested = spec.get("type")
+    if requested is None:
+        return type(default).__name__ if is_number else "categorical"
+    if requested not in ("float", "int") or not is_number:
+        raise UserError(f"type {requested!r}: float or int, of hyperparameters that are numbers")
+    return requested
+
+
+def suggest(trial: "optuna.Trial", name: str, spec: dict[str, Any], default: Any) -> Any:
+    """Suggest a value, or as many as the default is a list of."""
+    if isinstance(default, list):
+        return [suggest(trial, f"{name}_{index}", spec, value) for index, value in enumerate(default)]
+    kind, values = suggested_type(spec, default), spec["values"]
+    more = spec.get("suggest_kwargs") or {}
+    if kind == "categorical":
+        return trial.suggest_categorical(name, values)
+    method = trial.suggest_int if kind == "int" else trial.suggest_float
+    return method(name, min(values), max(values), **more)
+
+
+def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
+    """Work on a study until it has its trials.
+
+    Args:
+        settings: of the study.
+        objective: given hyperparameters by name and a function that reports an epoch's value (and ends the
+            trial by an exception if it is pruned), trains and returns the final value.
+
+    Returns:
+        The study as it is then; other processes may still be at work.
+
+    Raises:
+        UserError: for options that Optuna refuses.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_params(settings.params, settings.defaults)
+    kwargs = _instantiate(resolve_objects(settings.study_kwargs, STUDY_OBJECTS, "--study_kwargs"), settings.seed)
+    optimize = dict(resolve_objects(settings.optimize_kwargs, OPTIMIZE_OBJECTS, "--optimize_kwargs"))
+    if optimize.pop("n_jobs", 1) != 1:
+        raise UserError("--optimize_kwargs.n_jobs: start the same command several times instead; they share the study")
+    if "storage" in kwargs:
+        raise UserError(f"--study_kwargs.storage: studies are kept in a journal file, here {settings.journal}")
+    settings.journal.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        study = optuna.create_study(
+            **{**kwargs, "study_name": settings.name},
+            storage=JournalStorage(JournalFileBackend(str(settings.journal))),
+            load_if_exists=True,
+        )
+    except TypeError as error:
+        raise UserError(f"--study_kwargs: {error}") from None
+    with Worker(study, settings) as worker:
+        worker.work(objective, optimize)
+    return study
+
+
+class Worker:
+    """One process's part in a study.
+
+    Args:
+        study: shared with other processes.
+        settings: of the study.
+    """
+
+    def __init__(self, study: "optuna.Study", settings: StudySettings):
+        self.study = study
+        self.settings = settings
+        self.name = uuid.uuid4().hex[:12]
+        self._stack = contextlib.ExitStack()
+        self._claim: contextlib.ExitStack | None = None
+
+    def __enter__(self) -> "Worker":
+        # Held as long as this process lives; who can take it knows that it does not.
+        self._stack.enter_context(locked(self._lock_file(self.name)))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stack.close()
+        self._lock_file(self.name).unlink(missing_ok=True)
+
+    def _lock_file(self, name: str) -> Path:
+        return self.settings.journal.with_name(f".{self.settings.journal.stem}.{name}.lock")
+
+    def work(self, objective: Objective, optimize: dict[str, Any]) -> None:
+        """Run trials until the study has as many as it should, or its time is over."""
+        from tqdm.auto import tqdm
+
+        wanted = optimize.pop("n_trials", None)
+        timeout = optimize.pop("timeout", None)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        show = optimize.pop("show_progress_bar", False)
+        with tqdm(total=wanted, desc="trials", disable=not show) as progress:
+            while deadline is None or time.monotonic() < deadline:
+                with contextlib.ExitStack() as claim:
+                    # From counting the trials to the beginning of a new one, no other process counts.
+                    claim.enter_context(locked(self._lock_file("claim")))
+                    if not self._is_one_left(wanted):
+                        return
+                    self._claim = claim
+                    self._run_trial(objective, optimize)
+                progress.update()
+
+    def _is_one_left(self, wanted: int | None) -> bool:
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self._is_abandoned(trial):
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                self._take_up_again(trial.params)
+        counted = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+        return wanted is None or len(self.study.get_trials(deepcopy=False, states=counted)) < wanted
+
+    def _is_abandoned(self, trial: "optuna.trial.FrozenTrial") -> bool:
+        import filelock
+
+        worker = trial.user_attrs.get("worker")
+        if worker is None:
+            # Its process died before it let go of the claim.
+            return True
+        try:
+            with locked(self._lock_file(worker), wait=False):
+                pass
+        except filelock.Timeout:
+            return False
+        self._lock_file(worker).unlink(missing_ok=True)
+        return True
+
+    def _take_up_again(self, params: dict[str, Any]) -> None:
+        self.study.enqueue_trial(params)
+
+    def _run_trial(self, objective: Objective, optimize: dict[str, Any]) -> None:
+        number = len(self.study.get_trials(deepcopy=False))
+        _reseed(self.study, self.settings, number)
+        started: list[optuna.Trial] = []
+
+        def run(trial: "optuna.Trial") -> float:
+            started.append(trial)
+            trial.set_user_attr("worker", self.name)
+            self._claim.close()
+            return self._evaluate(trial, objective)
+
+        try:
+            self.study.optimize(run, n_trials=1, **optimize)
+        except (Interrupted, KeyboardInterrupt):
+            if started:
+                self._take_up_again(started[0].params)
+            raise
+
+    def _evaluate(self, trial: "optuna.Trial", objective: Objective) -> float:
+        import optuna
+
+        settings = self.settings
+        values = {name: suggest(trial, name, spec, settings.defaults[name]) for name, spec in settings.params.items()}
+        shown = ", ".join(f"{name} {value}" for name, value in values.items())
+        print(f"trial {trial.number}: {shown}", flush=True)
+
+        def report(step: int, value: float) -> None:
+            trial.report(value, step)
+            if trial.should_prune():
+                print(f"trial {trial.number}: pruned after {step} epochs", flush=True)
+                raise optuna.TrialPruned
+
+        value = objective(values, report)
+        print(f"trial {trial.number}: {value:.6g}", flush=True)
+        return value
+
+
+def _instantiate(kwargs: dict[str, Any], seed: int, where: str = "--study_kwargs") -> dict[str, Any]:
+    """Make objects of the classes among options: KEY with the options under KEY_kwargs."""
+    made = {}
+    for key, value in kwargs.items():
+        if key.endswith("_kwargs") and key.removesuffix("_kwargs") in kwargs:
+            continue
+        if inspect.isclass(value):
+            own = _instantiate(kwargs.get(f"{key}_kwargs") or {}, seed, f"{where}.{key}_kwargs")
+            try:
+                if key == "sampler" and "seed" in inspect.signature(value).parameters:
+                    own = {"seed": seed, **own}
+                value = value(**own)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{where}.{key}: {error}") from None
+        if value is not None:
+            made[key] = value
+    return made
+
+
+def _reseed(study: "optuna.Study", settings: StudySettings, number: int) -> None:
+    """Make the next trial's suggestions depend on its number: processes must not suggest the same."""
+    kwargs = resolve_objects(settings.study_kwargs, STUDY_OBJECTS, "--study_kwargs")
+    if "seed" not in (kwargs.get("sampler_kwargs") or {}):
+        sampler = _instantiate(kwargs, (settings.seed + number) % 2**32).get("sampler")
+        if sampler is not None:
+            study.sampler = sampler
+
+
+def study_name(options: OptimizationOptions, settings: dict[str, Any]) -> str:
+    """Return the name of a study: the given one, or one that the same options always give.
+
+    Args:
+        options: with the study's.
+        settings: all options as they go to run.json; what may change while a study goes on does not count.
+    """
+    given = options.study_kwargs.get("study_name")
+    if given is not None:
+        return str(given)
+    free = {"seed", "optimize_kwargs", "config", "debug", "force", "test_file", "overwrite_cache"}
+    content = {name: value for name, value in settings.items() if name not in free}
+    key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return "-".join([str(options.study_kwargs.get("direction")), *options.params, key])
+
+
+def write_results(study: "optuna.Study", settings: StudySettings, table: Path, plots: Path) -> str:
+    """Write a study's trials as a gzipped CSV table and its plots as a PDF; return a summary for the user."""
+    from optuna.trial import TrialState
+
+    columns = ("number", "value", "params", "state", "datetime_start", "datetime_complete", "duration")
+    frame = study.trials_dataframe(attrs=columns)
+    frame.columns = [name.removeprefix("params_") for name in frame.columns]
+    with atomic_path(table) as temporary:
+        frame.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
+    with atomic_path(plots) as temporary:
+        missing = list(_draw(study, temporary))
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    counts = ", ".join(f"{states.count(state)} {state.name.lower()}" for state in TrialState if state in states)
+    lines = [f"study {settings.name} in {settings.journal}: {counts}"]
+    if TrialState.COMPLETE in states:
+        best = study.best_trial
+        chosen = ", ".join(f"{name} {value}" for name, value in best.params.items())
+        lines.append(f"best trial {best.number}: {best.value:.6g} with {chosen}")
+    lines += [f"trials   {table}", f"plots    {plots}"]
+    lines += [f"not drawn: {reason}" for reason in missing]
+    return "\n".join(lines)
+
+
+def _draw(study: "optuna.Study", path: Path) -> Iterator[str]:
+    """Draw the plots, each on a page of its own; yield those that need more or other trials."""
+    import warnings
+
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.backends.backend_pdf import PdfPages
+    from optuna.visualization import matplotlib as visualization
+
+    with PdfPages(path) as pages, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in PLOTS:
+            try:
+                getattr(visualization, name)(study)
+                pyplot.gcf().set_size_inches(9, 6)
+                pages.savefig(bbox_inches="tight")
+            except Exception as error:
+                # A plot that Optuna cannot make of these trials must not cost the others.
+                yield f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            finally:
+                pyplot.close("all")
+        if not pages.get_pagecount():
+            pages.savefig(pyplot.figure())

@@ -2,6 +2,7 @@
 
     python finetune.py --model_name xlmr --train_langs en-fr
     python finetune.py --model_name xlmr --train_langs en-fr --balanced --num_epochs 5 --subfolder balanced
+    python finetune.py --model_name xlmr --train_langs en-fr --do_optimize --optimize_kwargs.n_trials 20
     torchrun --nproc-per-node=2 finetune.py --model_name xlmr --train_langs en-fr
 
 The trained model goes to models/[SUBFOLDER/]MODEL-LANGS, its metrics to outputs/[SUBFOLDER/]MODEL-LANGS.
@@ -13,14 +14,15 @@ import math
 import os
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from utils.corpus_load import DEFAULT_CORPUS, Corpus, open_corpus
 from utils.distributed import is_main_process, leave_process_group
-from utils.errors import run_script
-from utils.layout import RunLayout, RunRecord, check_writable, now, split_langs, write_json
+from utils.errors import UserError, run_script
+from utils.layout import RunLayout, RunRecord, check_writable, now, split_langs, timestamp, write_json
+from utils.option_values import object_path
 from utils.options import option, parse_options
 from utils.registry import ModelSpec, find_model, resolve_checkpoint
 from utils.resume import (
@@ -33,6 +35,7 @@ from utils.resume import (
     recorded,
     run_trainer,
 )
+from utils.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, OptimizationOptions, study_defaults
 from utils.training_options import (
     DEFAULT_BATCH_SIZE,
     TEXTS_SHOWN,
@@ -44,7 +47,7 @@ from utils.training_options import (
 
 
 @dataclass(kw_only=True)
-class FinetuneOptions(TrainingOptions):
+class FinetuneOptions(TrainingOptions, OptimizationOptions):
     """The options of finetune.py."""
 
     model_name: str = option(help="abbreviation of the model in the registry (model2chckpt.json)")
@@ -61,6 +64,23 @@ class FinetuneOptions(TrainingOptions):
     validation_size: float = option(0.2, "part of the texts kept for validation, stratified", above=0, below=1)
     max_train_texts: int | None = option(None, "train on at most so many texts", minimum=1)
     corpus_path: str = option(DEFAULT_CORPUS, "folder of the register corpus", env="CORPUS_PATH", metavar="DIR")
+    study_kwargs: dict = option(study_defaults("maximize"), STUDY_HELP, imports=STUDY_OBJECTS)
+    params: dict = option({"learning_rate": {"values": [1e-5, 1e-4], "suggest_kwargs": {"log": True}}}, PARAMS_HELP)
+
+
+# Hyperparameters that --params can name, with the type of those that have no value of their own.
+SEARCHABLE = {
+    "num_epochs": 1,
+    "batch_size": DEFAULT_BATCH_SIZE,
+    "learning_rate": None,
+    "warmup_ratio": None,
+    "weight_decay": None,
+    "label_smoothing": None,
+    "gradient_accumulation_steps": None,
+    "lr_scheduler_type": None,
+    "balanced": None,
+    "attention_dropout": 0.1,
+}
 
 
 @dataclass
@@ -91,6 +111,9 @@ def main() -> int:
     check_writable(layout.outputs, layout.model)
     settings = resolve_settings(options, spec)
 
+    if options.do_optimize:
+        search(options, settings, layout, spec, corpus, langs, data)
+        return 0
     with only_run(layout) if is_main_process() else contextlib.nullcontext():
         if not may_run(layout, settings, data, options.force):
             print(f"{layout.name} is already complete; --force trains it again")
@@ -103,9 +126,25 @@ def main() -> int:
     return 0
 
 
+def search(options: FinetuneOptions, settings: dict[str, Any], layout: RunLayout, *what: Any) -> None:
+    """Work on a study; any number of processes may do so at once, each with a record of its own."""
+    if settings["num_processes"] > 1:
+        raise UserError("--do_optimize: a trial runs in one process; start the same command several times instead")
+    *described, data = what
+    record = RunRecord(layout.study / f"run-{timestamp()}.json", settings, data)
+    stop = StopFlag(layout.handover, lambda: record.write("failed", error=CANCELLED, ended=now()))
+    run = Run(options, settings, layout, *described, record, stop)
+    stop.listen()
+    with recorded(record, layout):
+        record.write("running")
+        summary = optimise(run)
+        record.write("complete", ended=now())
+        print(summary)
+
+
 def resolve_settings(options: FinetuneOptions, spec: ModelSpec) -> dict[str, Any]:
     """Return all options with the registry's defaults filled in, as they go to run.json."""
-    return asdict(options) | {
+    return object_path(asdict(options)) | {
         "batch_size": options.batch_size or spec.batch_size or DEFAULT_BATCH_SIZE,
         "max_length": options.max_length or spec.max_length,
         "checkpoint": spec.checkpoint,
@@ -131,26 +170,29 @@ def train(run: Run) -> None:
         leave_process_group()
 
 
-def fit(run: Run) -> str:
-    """Prepare data and model, train, save; returns the summary for the user."""
+@dataclass
+class Prepared:
+    """What a training begins with, and the trials of a study share."""
+
+    folder: Path
+    tokenizer: Any
+    data: Any
+    max_length: int
+    precision: str
+
+
+def prepare(run: Run) -> Prepared:
+    """Tokenise and split the texts."""
     # Heavy imports come after everything that can go wrong without them.
     folder = resolve_checkpoint(run.spec)
 
-    import numpy as np
-    from transformers import set_seed
-
     from utils import device as machine
-    from utils.batching import make_collator
-    from utils.cpu_dropout import use_cpu_dropout
-    from utils.losses import ClassificationLoss, balanced_class_weights
-    from utils.models import build_classifier, choose_max_length, load_config
+    from utils.models import choose_max_length, load_config
     from utils.splits import prepare_training_data
     from utils.tokenization import load_tokenizer
-    from utils.training import ClassifierTrainer, save_model, train_report
 
-    options, registers = run.options, run.corpus.registers
+    options = run.options
     machine.keep_freed_memory()
-    precision = machine.choose_precision(options.precision)
     tokenizer = load_tokenizer(folder)
     max_length = choose_max_length(load_config(folder), run.settings["max_length"])
     data = prepare_training_data(
@@ -164,58 +206,127 @@ def fit(run: Run) -> str:
         max_train_texts=options.max_train_texts,
         seed=options.seed,
     )
+    return Prepared(folder, tokenizer, data, max_length, machine.choose_precision(options.precision))
+
+
+def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_best: bool = True) -> Any:
+    """Build the model and its trainer.
+
+    Args:
+        run: which run it is.
+        prepared: the data.
+        options: of the run, or as a trial of a study changes them.
+        keep_best: save every epoch and end with the best one's weights.
+    """
+    import numpy as np
+    from transformers import set_seed
+
+    from utils.batching import make_collator
+    from utils.cpu_dropout import use_cpu_dropout
+    from utils.losses import ClassificationLoss, balanced_class_weights
+    from utils.models import build_classifier
+    from utils.training import ClassifierTrainer
+
+    data, registers = prepared.data, run.corpus.registers
     labels = np.asarray(data.train["label"])
-    num_epochs = options.num_epochs or max(1, math.ceil(TEXTS_SHOWN / len(labels)))
     arguments = training_arguments(
         options,
         run.layout.checkpoints,
         run.layout.name,
-        batch_size=run.settings["batch_size"],
-        num_epochs=num_epochs,
-        precision=precision,
+        batch_size=options.batch_size or run.settings["batch_size"],
+        num_epochs=options.num_epochs or max(1, math.ceil(TEXTS_SHOWN / len(labels))),
+        precision=prepared.precision,
+        keep_best=keep_best,
     )
     weights = balanced_class_weights(labels, len(registers)) if options.balanced else None
     set_seed(options.seed)
-    model = build_classifier(folder, registers, options.attention_dropout)
+    model = build_classifier(prepared.folder, registers, options.attention_dropout)
     if arguments.device.type == "cpu":
         use_cpu_dropout(model)
-    trainer = ClassifierTrainer(
+    return ClassifierTrainer(
         model=model,
         args=arguments,
         train_dataset=data.train,
         eval_dataset=data.validation,
-        processing_class=tokenizer,
-        data_collator=make_collator(tokenizer, arguments.device),
+        processing_class=prepared.tokenizer,
+        data_collator=make_collator(prepared.tokenizer, arguments.device),
         compute_loss_func=ClassificationLoss(weights, options.label_smoothing),
         callbacks=early_stopping(options),
         lengths=np.asarray(data.train["length"]),
         group_by_length=options.train_sampling == "length",
-        precision=precision,
+        precision=prepared.precision,
         token_budget=options.eval_token_budget,
         stop=run.stop,
         record=run.record,
     )
+
+
+def fit(run: Run) -> str:
+    """Prepare data and model, train, save; returns the summary for the user."""
+    prepared = prepare(run)
+
+    from utils import device as machine
+    from utils.training import save_model, train_report
+
+    trainer = make_trainer(run, prepared, run.options)
+    registers, arguments = run.corpus.registers, trainer.args
     run.record.content |= {
         "device": machine.describe_device(arguments.device),
         "num_processes": arguments.world_size,
-        "precision": precision,
-        "num_epochs": num_epochs,
-        "max_length": max_length,
-        "train_registers": count_registers(labels, registers),
-        "validation_registers": count_registers(data.validation["label"], registers),
+        "precision": prepared.precision,
+        "num_epochs": int(arguments.num_train_epochs),
+        "max_length": prepared.max_length,
+        "train_registers": count_registers(prepared.data.train["label"], registers),
+        "validation_registers": count_registers(prepared.data.validation["label"], registers),
     }
     if is_main_process():
         run.record.write("running")
         print(describe_start(run, trainer))
 
-    run_trainer(trainer, run.layout.checkpoints, options.early_stopping_patience, run.stop)
+    run_trainer(trainer, run.layout.checkpoints, run.options.early_stopping_patience, run.stop)
 
     report = train_report(trainer, machine.peak_memory_bytes(arguments.device))
-    save_model(trainer, run.layout.model, max_length)
+    save_model(trainer, run.layout.model, prepared.max_length)
     if is_main_process():
         write_json(run.layout.train_json, report)
     trainer.accelerator.wait_for_everyone()
     return describe_end(run.layout, report)
+
+
+def optimise(run: Run) -> str:
+    """Search hyperparameters for the best validation macro F1; returns the summary for the user."""
+    from utils import study
+    from utils.training import EpochReport
+
+    options, layout = run.options, run.layout
+    settings = study.StudySettings(
+        name=study.study_name(options, run.settings),
+        journal=layout.study / "study.journal",
+        study_kwargs=options.study_kwargs,
+        optimize_kwargs=options.optimize_kwargs,
+        params=options.params,
+        defaults={
+            name: fallback if getattr(options, name) is None else getattr(options, name)
+            for name, fallback in SEARCHABLE.items()
+        },
+        seed=options.seed,
+    )
+    run.stop.phase = "in the middle of a trial, which the same command begins anew"
+    prepared: list[Prepared] = []
+
+    def objective(values: dict[str, Any], report: Any) -> float:
+        if not prepared:
+            prepared.append(prepare(run))
+        trainer = make_trainer(run, prepared[0], replace(options, **values), keep_best=False)
+        trainer.add_callback(EpochReport(report))
+        trainer.train()
+        return max(epoch["validation"]["macro_f1"] for epoch in trainer.history.epochs)
+
+    found = study.run_study(settings, objective)
+    summary = study.write_results(
+        found, settings, layout.study / "optimization_results.csv.gz", layout.study / "optimization_plots.pdf"
+    )
+    return f"{summary}\nrecord   {run.record.path}"
 
 
 def count_registers(labels: Any, registers: list[str]) -> dict[str, int]:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError, run_script
-from utils.layout import RunRecord, check_writable, now, read_json, sha256_of_file, write_json, write_text
-from utils.lm_layout import TEST_ONLY, LmLayout, choose_folder, differences, model_label, timestamp
+from utils.layout import RunRecord, check_writable, now, read_json, sha256_of_file, timestamp, write_json, write_text
+from utils.lm_layout import TEST_ONLY, LmLayout, choose_folder, differences, model_label
 from utils.lm_options import FinetuneLmOptions, check_options, read_token
 from utils.option_values import object_path
 from utils.options import parse_options

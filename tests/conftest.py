@@ -86,6 +86,23 @@ def inputs(small, tmp_path, monkeypatch) -> Inputs:
     return made
 
 
+@pytest.fixture(scope="session")
+def lm_inputs(tmp_path_factory) -> Path:
+    """Tiny language models of three kinds (gpt2, bert, t5), and files of examples."""
+    from tests.lm_models import build_inputs
+
+    return build_inputs(tmp_path_factory.mktemp("lm"))
+
+
+@pytest.fixture
+def here(lm_inputs, tmp_path, monkeypatch) -> Path:
+    """A working folder with nothing but the language models and their data in it."""
+    for source in lm_inputs.iterdir():
+        (tmp_path / source.name).symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture
 def invoke(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
     """Run a script's main in this process: ``invoke(finetune, "--model_name", ...)`` -> status, stdout, stderr."""

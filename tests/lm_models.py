@@ -1,5 +1,7 @@
 """Tiny language models of the three kinds, with random weights and tokenizers trained on the spot."""
 
+import gzip
+import json
 import random
 from pathlib import Path
 
@@ -19,6 +21,12 @@ from demo.build import make_texts
 
 VOCABULARY = 400
 TEXTS = [text for _, text in make_texts("en", 80, random.Random(1))]
+SHORT = [" ".join(text.split()[: 4 + index % 9]) for index, text in enumerate(TEXTS)]
+FILES = {"train": SHORT[:40], "dev": SHORT[40:56], "test": SHORT[56:70]}
+KINDS = {"gpt2": "lm", "bert": "mlm", "t5": "seq2seq"}
+# Options of finetune_lm.py for a training of a second.
+TRAIN = ["--train_file", "train.txt.gz", "--validation_file", "dev.txt.gz", "--seed", "1"]
+TRAIN += ["--train_optimizer_kwargs.lr", "1e-3", "--per_device_train_batch_size", "16"]
 SENTINELS = [f"<extra_id_{number}>" for number in range(100)]
 
 
@@ -106,4 +114,20 @@ def build(kind: str, texts: list[str], folder: Path) -> Path:
         model = T5ForConditionalGeneration(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_texts(path: Path, lines: list[str]) -> None:
+    """Write a gzipped file of lines."""
+    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
+
+
+def build_inputs(folder: Path) -> Path:
+    """Write the three models, files of examples for them, and metadata of the test file."""
+    for kind in KINDS:
+        build(kind, TEXTS, folder / kind)
+    for name, texts in FILES.items():
+        write_texts(folder / f"{name}.txt.gz", texts)
+    lines = [json.dumps({"item": 10 * index, "group": f"g{index % 3}"}) for index in range(len(FILES["test"]))]
+    write_texts(folder / "test_metadata.json.gz", lines)
     return folder

@@ -15,39 +15,8 @@ from transformers import AutoTokenizer
 
 import finetune_lm
 from tests.conftest import finish, start
-from tests.lm_models import TEXTS, build
+from tests.lm_models import FILES, KINDS, TRAIN, write_texts
 from utils.models import load_language_model
-
-SHORT = [" ".join(text.split()[: 4 + index % 9]) for index, text in enumerate(TEXTS)]
-FILES = {"train": SHORT[:40], "dev": SHORT[40:56], "test": SHORT[56:70]}
-KINDS = {"gpt2": "lm", "bert": "mlm", "t5": "seq2seq"}
-TRAIN = ["--train_file", "train.txt.gz", "--validation_file", "dev.txt.gz", "--seed", "1"]
-TRAIN += ["--train_optimizer_kwargs.lr", "1e-3", "--per_device_train_batch_size", "16"]
-
-
-@pytest.fixture(scope="session")
-def lm_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lm")
-    for kind in KINDS:
-        build(kind, TEXTS, folder / kind)
-    for name, texts in FILES.items():
-        write_texts(folder / f"{name}.txt.gz", texts)
-    lines = [json.dumps({"item": 10 * index, "group": f"g{index % 3}"}) for index in range(len(FILES["test"]))]
-    write_texts(folder / "test_metadata.json.gz", lines)
-    return folder
-
-
-def write_texts(path, lines):
-    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
-
-
-@pytest.fixture
-def here(lm_folder, tmp_path, monkeypatch):
-    """An empty folder with the models and the data in it."""
-    for source in lm_folder.iterdir():
-        (tmp_path / source.name).symlink_to(source)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def rows_of(path):

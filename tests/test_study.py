@@ -11,7 +11,7 @@ import pandas
 import pytest
 
 from tests.conftest import finish, start
-from tests.test_finetune_lm import TRAIN, here, lm_folder  # noqa: F401
+from tests.lm_models import TRAIN
 from utils.errors import Interrupted, UserError
 from utils.layout import locked
 from utils.study import OptimizationOptions, StudySettings, run_study, study_defaults, study_name, write_results
@@ -203,7 +203,7 @@ def journal_study(folder):
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def test_four_processes_one_of_them_killed(here):  # noqa: F811
+def test_four_processes_one_of_them_killed(here):
     arguments = ["--model_name_or_path", "gpt2", *STUDY, "--optimize_kwargs.n_trials", "10"]
     processes = [start("finetune_lm.py", *arguments, cwd=here) for _ in range(4)]
     for line in processes[0].stdout:
@@ -231,7 +231,7 @@ def test_four_processes_one_of_them_killed(here):  # noqa: F811
     assert configs.count("# tried") == 10
 
 
-def test_a_study_of_one_process_stopped_and_continued(here):  # noqa: F811
+def test_a_study_of_one_process_stopped_and_continued(here):
     arguments = ["--model_name_or_path", "gpt2", *STUDY, "--optimize_kwargs.n_trials", "3"]
     process = start("finetune_lm.py", *arguments, cwd=here)
     for line in process.stdout:
@@ -249,7 +249,7 @@ def test_a_study_of_one_process_stopped_and_continued(here):  # noqa: F811
         assert list((here / "outputs/train/gpt2").glob(f"2*/{name}"))
 
 
-def test_losses_of_several_datasets_are_searched_one_by_one(here, invoke):  # noqa: F811
+def test_losses_of_several_datasets_are_searched_one_by_one(here, invoke):
     import finetune_lm
 
     (here / "b.txt.gz").write_bytes(gzip.compress(b"The oven and the island\nThis morning\n"))
@@ -263,3 +263,34 @@ def test_losses_of_several_datasets_are_searched_one_by_one(here, invoke):  # no
     assert status == 0, err
     names = {f"train_KLBaselineLoss_scaleby_{index}" for index in (0, 1)}
     assert all(set(trial.params) == names for trial in journal_study(here).trials)
+
+
+def test_classifiers_too(inputs, invoke):
+    import finetune
+
+    arguments = ["--model_name", "tiny", "--train_langs", "en", "--num_epochs", "4", "--do_optimize"]
+    arguments += ["--params.learning_rate.values", "1e-3", "2e-2", "--params.batch_size.values", "4", "8"]
+    arguments += ["--study_kwargs.sampler", "optuna.samplers.RandomSampler"]
+    arguments += ["--study_kwargs.sampler_kwargs", "__delete_field__"]
+    processes = [
+        start("finetune.py", *arguments, "--optimize_kwargs.n_trials", "4", cwd=inputs.folder) for _ in range(2)
+    ]
+    outputs = [finish(process) for process in processes]
+    folder = inputs.folder / "outputs/tiny-en/study"
+    frame = pandas.read_csv(folder / "optimization_results.csv.gz")
+    done = frame[frame["state"] == "COMPLETE"]
+    assert len(frame) == 4 and (len(done) == 4 or "running" in outputs[0] + outputs[1])
+    assert frame["batch_size"].between(4, 8).all() and frame["learning_rate"].nunique() == 4
+    assert done["value"].between(0, 1).all() and done["value"].nunique() > 1
+    assert (folder / "optimization_plots.pdf").is_file() and len(list(folder.glob("run-*.json"))) == 2
+    assert not list((inputs.folder / "models").rglob("model.safetensors"))
+    assert not (inputs.folder / "outputs/tiny-en/run.json").exists()
+
+    # What was found, trained: the trial's value is the run's.
+    best = done.loc[done["value"].idxmax()]
+    found = ["--learning_rate", str(best["learning_rate"]), "--batch_size", str(int(best["batch_size"]))]
+    assert invoke(finetune, *arguments[:6], *found)[0] == 0
+    epochs = json.loads((inputs.folder / "outputs/tiny-en/train.json").read_text())["epochs"]
+    assert max(e["validation"]["macro_f1"] for e in epochs) == pytest.approx(best["value"])
+    status, _, err = invoke(finetune, *arguments, "--params.lr.values", "1", "2")
+    assert status == 2 and "--params.lr: there is no such hyperparameter" in err

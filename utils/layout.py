@@ -26,7 +26,9 @@ from utils.options import PROJECT
 
 # How far a run has come; outlives restarts.
 PROGRESS = ("epoch", "best_macro_f1", "best_validation_loss")
-RECORDED_LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "scikit-learn", "numpy")
+RECORDED_LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "accelerate", "datasets", "scikit-learn", "numpy", "optuna"),
+)
 
 
 def split_langs(train_langs: str) -> list[str]:
@@ -118,6 +120,11 @@ class RunLayout:
     def train_json(self) -> Path:
         """The training and validation metrics of every epoch."""
         return self.outputs / "train.json"
+
+    @property
+    def study(self) -> Path:
+        """Where the search for good hyperparameters is kept."""
+        return self.outputs / "study"
 
     def eval_json(self, lang: str) -> Path:
         """The metrics on one evaluation language."""
@@ -272,6 +279,13 @@ def without_token(arguments: list[str]) -> list[str]:
 def now() -> str:
     """Return the local time in ISO 8601 with its offset from UTC, to the second."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def timestamp() -> str:
+    """Return the time as year-month-day_hour_minute_second.nanoseconds."""
+    nanoseconds = time.time_ns()
+    seconds = time.strftime("%Y-%m-%d_%H_%M_%S", time.localtime(nanoseconds // 10**9))
+    return f"{seconds}.{nanoseconds % 10**9:09d}"
 
 
 def library_versions() -> dict[str, str]:

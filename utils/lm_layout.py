@@ -1,12 +1,11 @@
 """Where the files of a language model's run are: outputs/TRAIN_FILE/MODEL/TIME, outputs/test_only/MODEL."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from utils import slurm
-from utils.layout import locked, read_json
+from utils.layout import locked, read_json, timestamp
 from utils.resume import FREE_OPTIONS
 
 TEST_ONLY = "test_only"
@@ -109,13 +108,6 @@ class LmLayout:
 def model_label(name: str) -> str:
     """Return a model's name for folders and files: "/" becomes "-", and nothing leads out of a folder."""
     return str(Path(name)).replace("/", "-").strip("-.") or "model"
-
-
-def timestamp() -> str:
-    """Return the time as year-month-day_hour_minute_second.nanoseconds."""
-    nanoseconds = time.time_ns()
-    seconds = time.strftime("%Y-%m-%d_%H_%M_%S", time.localtime(nanoseconds // 10**9))
-    return f"{seconds}.{nanoseconds % 10**9:09d}"
 
 
 def choose_folder(parent: Path, settings: dict[str, Any], files: list[dict[str, str]]) -> Path:

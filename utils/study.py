@@ -11,6 +11,7 @@ import inspect
 import json
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ STUDY_OBJECTS = Objects(
     late=True,
 )
 OPTIMIZE_OBJECTS = Objects(keys=frozenset({"callbacks", "catch"}), late=True)
+STUDY_HELP = "options of the study; a class given as KEY is made with the options under KEY_kwargs"
+PARAMS_HELP = "what to search: --params.NAME.values LOW HIGH --params.NAME.suggest_kwargs.log"
 PLOTS = (
     "plot_optimization_history", "plot_intermediate_values", "plot_parallel_coordinate", "plot_contour",
     "plot_slice", "plot_param_importances", "plot_edf", "plot_rank", "plot_timeline",
@@ -63,7 +66,7 @@ class OptimizationOptions:
     do_optimize: bool = option(False, "search hyperparameters instead of training once")
     study_kwargs: dict = option(
         study_defaults("minimize"),
-        "options of the study; a class given as KEY is made with the options under KEY_kwargs",
+        STUDY_HELP,
         imports=STUDY_OBJECTS,
     )
     optimize_kwargs: dict = option(
@@ -73,7 +76,7 @@ class OptimizationOptions:
     )
     params: dict = option(
         {"lr": {"values": [2e-6, 2e-5], "suggest_kwargs": {}}},
-        "what to search: --params.lr.values 1e-6 1e-4 --params.lr.suggest_kwargs.log",
+        PARAMS_HELP,
     )
 
 
@@ -169,6 +172,8 @@ def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Of the sampler and the pruners that are the defaults here.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     check_params(settings.params, settings.defaults)
     kwargs = _instantiate(resolve_objects(settings.study_kwargs, STUDY_OBJECTS, "--study_kwargs"), settings.seed)
     optimize = dict(resolve_objects(settings.optimize_kwargs, OPTIMIZE_OBJECTS, "--optimize_kwargs"))
@@ -370,8 +375,6 @@ def write_results(study: "optuna.Study", settings: StudySettings, table: Path, p
 
 def _draw(study: "optuna.Study", path: Path) -> Iterator[str]:
     """Draw the plots, each on a page of its own; yield those that need more or other trials."""
-    import warnings
-
     import matplotlib
 
     matplotlib.use("Agg")

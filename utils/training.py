@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,20 @@ class EpochRecorder(TrainerCallback):
                 f"({epoch['seconds']:.0f} s + {validation['seconds']:.0f} s)"
             )
             print(line if args.disable_tqdm else f"\r\033[K{line}", file=sys.stdout, flush=True)
+
+
+class EpochReport(TrainerCallback):
+    """Reports the validation macro F1 of every epoch, for a study.
+
+    Args:
+        report: called with the epoch and the macro F1; ends the training by an exception.
+    """
+
+    def __init__(self, report: Callable[[int, float], None]):
+        self.report = report
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self.report(round(state.epoch), metrics["eval_macro_f1"])
 
 
 class StopCallback(TrainerCallback):

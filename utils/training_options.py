@@ -75,7 +75,14 @@ def check_tracker(name: str) -> None:
 
 
 def training_arguments(
-    options: TrainingOptions, checkpoints: Path, run_name: str, *, batch_size: int, num_epochs: int, precision: str
+    options: TrainingOptions,
+    checkpoints: Path,
+    run_name: str,
+    *,
+    batch_size: int,
+    num_epochs: int,
+    precision: str,
+    keep_best: bool = True,
 ) -> "TrainingArguments":
     """Translate the options into those of the Trainer.
 
@@ -86,6 +93,7 @@ def training_arguments(
         batch_size: texts per step and device.
         num_epochs: passes over the training texts.
         precision: fp32, bf16 or fp16.
+        keep_best: save every epoch, and load the best one at the end.
 
     Raises:
         UserError: if the schedule is unknown.
@@ -124,9 +132,9 @@ def training_arguments(
         torch_compile=options.torch_compile,
         dataloader_pin_memory=gpus > 0,
         eval_strategy="epoch",
-        save_strategy="epoch",
+        save_strategy="epoch" if keep_best else "no",
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=keep_best,
         metric_for_best_model="macro_f1",
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,

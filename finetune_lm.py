@@ -139,10 +139,13 @@ def prepare(run: Run) -> Any:
 
     import datasets
     from transformers import set_seed
+    from transformers.utils import logging
 
     from utils import device, lm_setup
 
     device.keep_freed_memory()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     datasets.disable_progress_bars()
     set_seed(options.seed)
     loaded = lm_setup.load(options, folders)

@@ -5,17 +5,20 @@ import gzip
 import io
 import json
 import math
+import os
 import shutil
 import signal
+from pathlib import Path
 
+import pandas
 import pytest
 import torch
 import yaml
 from transformers import AutoTokenizer
 
 import finetune_lm
-from tests.conftest import finish, start
-from tests.lm_models import FILES, KINDS, TRAIN, write_texts
+from tests.conftest import finish, skip, start
+from tests.lm_models import FILES, KINDS, TRAIN, build, write_texts
 from utils.models import load_language_model
 
 
@@ -337,3 +340,50 @@ def test_a_loss_that_is_no_number(here, invoke):
     )  # fmt: skip
     assert status == 1 and "loss is nan" in err and "a lower learning rate may help" in err
     assert json.loads((only_folder(here) / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.fixture(scope="session")
+def fillers(tmp_path_factory):
+    """Real sentences with metadata, from $LM_DATA_PATH, and a small GPT-2 for them."""
+    path = Path(os.environ.get("LM_DATA_PATH", "")) / "combined_fillers.txt.gz"
+    if not path.is_file():
+        skip("LM_DATA_PATH does not name a folder with combined_fillers.txt.gz")
+    texts = gzip.decompress(path.read_bytes()).decode().splitlines()
+    return path.resolve(), texts, build("gpt2", texts, tmp_path_factory.mktemp("real") / "gpt2")
+
+
+def test_all_real_sentences_in_one_go(fillers, tmp_path, monkeypatch, invoke):
+    path, texts, model = fillers
+    monkeypatch.chdir(tmp_path)
+    status, out, err = invoke(finetune_lm, "--model_name_or_path", model, "--test_file", path)
+    assert status == 0, err
+    assert f"{len(texts):,} examples" in out
+    (results,) = (tmp_path / "outputs/test_only").glob("*/*-test_results.csv.gz")
+    frame = pandas.read_csv(results, keep_default_na=False)
+    words = frame[frame["token_is_start_of_word"]].groupby("line")["word"].agg(" ".join)
+    assert list(words) == [" ".join(text.split()) for text in texts], "every word of every sentence, in order"
+    metadata = path.with_name("combined_fillers_metadata.json.gz")
+    verbs = [json.loads(line)["verb"] for line in gzip.decompress(metadata.read_bytes()).splitlines()]
+    assert list(frame.groupby("line")["verb"].first()) == verbs
+    assert (frame["surprisal_bits"] >= frame["predicted_token_surprisal_bits"]).all()
+
+
+def test_real_sentences_with_a_new_word(fillers, tmp_path, monkeypatch, invoke):
+    """The experiment of the data: a new verb is learned from 160 sentences, and the rest must not be forgotten."""
+    path, _, model = fillers
+    monkeypatch.chdir(tmp_path)
+    new = path.with_name("blorked.txt.gz")
+    status, _, err = invoke(
+        finetune_lm, "--model_name_or_path", model, "--train_file", new, "--validation_file", new,
+        "--test_file", new, "--epochs", "3", "--train_optimizer_kwargs.lr", "1e-2", "--seed", "1",
+        "--model_modifier_fns", "add_new_tokens", "--model_modifier_fn_kwargs.add_new_tokens.added_tokens", "blorked",
+        "--loss_classes.train", "OutputsDefaultLoss", "KLBaselineLoss",
+        "--loss_classes_kwargs.train.KLBaselineLoss.dataset", path,
+        "--loss_classes_kwargs.train.KLBaselineLoss.max_samples_per_dataset", "500",
+    )  # fmt: skip
+    assert status == 0, err
+    (folder,) = (tmp_path / "outputs/blorked").glob("*/2*")
+    frames = pandas.read_csv(folder / "metrics.csv.gz"), pandas.read_csv(next(folder.glob("*-test_results.csv.gz")))
+    first = frames[0][(frames[0]["epoch"] == 1) & (frames[0]["split"] == "train") & (frames[0]["batch"] == 1)]
+    bits = [frame[frame["token"] == "blorked"]["surprisal_bits"] for frame in (first, frames[1])]
+    assert len(bits[1]) == 160 and bits[1].mean() < bits[0].mean() - 2

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import math
+import tracemalloc
 
 import pytest
 import torch
@@ -213,3 +214,16 @@ def test_a_table_cut_back(tmp_path):
     writer.cut(size)
     writer.write([{"a": 3, "b": None}])
     assert read(tmp_path / "m.csv.gz") == [{"a": "1", "b": "x\ny"}, {"a": "3", "b": ""}]
+
+
+def test_memory_does_not_grow_with_the_file(loaded, tmp_path, monkeypatch):
+    peaks = []
+    for copies in (2, 20):
+        path = tmp_path / f"{copies}.txt.gz"
+        path.write_bytes(gzip.compress("\n".join(SHORT * copies).encode()))
+        tracemalloc.start()
+        count, *_ = write(tmp_path / "x.csv.gz", path, loaded, monkeypatch)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert count > 40 * 20 * 4
+    assert peaks[1] < 1.5 * peaks[0]

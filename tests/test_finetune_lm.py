@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pandas
@@ -315,7 +316,6 @@ def test_tokens_never_reach_a_file(here, invoke):
             ],
             "sigmoid must return one number",
         ),
-        ([*TRAIN, "--use_gpu"], "PyTorch finds no GPU"),
         (["--test_file", "test.txt.gz", "--max_length", "999"], "this model takes at most 128 tokens"),
         (["--test_file", "test.txt.gz", "--test_output_file_prefix", "../x"], "must be the beginning of a file name"),
         (["--test_file", "test.txt.gz", "--model_name_or_path", "./nowhere"], "there is no such folder"),
@@ -323,14 +323,58 @@ def test_tokens_never_reach_a_file(here, invoke):
     ],
 )
 def test_mistakes(here, invoke, arguments, message):
-    if "--use_gpu" in arguments and torch.cuda.is_available():
-        pytest.skip("there is a GPU")
     write_texts(here / "bad.txt.gz", ["one", "", "three"])
     write_texts(here / "short.txt.gz", ["one", "two"])
     write_texts(here / "short_metadata.json.gz", ["{}"])
     status, _, err = invoke(finetune_lm, "--model_name_or_path", "gpt2", *arguments)
     assert (status, len(err.splitlines())) in ((2, 1), (2, 2)), err
     assert message in err
+
+
+def test_the_other_options(here, invoke, monkeypatch):
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+    status, _, err = invoke(
+        finetune_lm, "--model_name_or_path", "./gpt2/", *TRAIN, "--epochs", "1", "--test_file", "test.txt.gz",
+        "--config_name", "gpt2", "--tokenizer_name", "gpt2", "--use_fast_tokenizer", "False",
+        "--model_revision", "main", "--cache_dir", "hub", "--model_task", "lm", "--use_gpu", "--overwrite_cache",
+        "--preprocessing_num_workers", "2",
+        "--max_length", "24", "--pad_to_max_length", "--max_train_samples", "20", "--max_validation_samples", "5",
+        "--max_test_samples", "3", "--per_device_validation_batch_size", "2", "--per_device_test_batch_size", "2",
+        "--ignore_pad_for_token_loss", "False", "--patience", "None", "--test_output_file_prefix", "'7'",
+        "--loss_reduction_fns.train", "callable:sum", "--train_optimizer", "torch.optim.SGD",
+        "--train_optimizer_kwargs.momentum", "0.9",
+    )  # fmt: skip
+    assert status == 0, err
+    if not torch.cuda.is_available():
+        assert "going on with the CPU" in err
+    folder = only_folder(here)
+    assert {row["line"] for row in rows_of(folder / "7-test_results.csv.gz")} == {"1", "2", "3"}
+    metrics = rows_of(folder / "metrics.csv.gz")
+    assert {row["batch"] for row in metrics if row["split"] == "train"} == {"1", "2"}
+    assert {row["batch"] for row in metrics if row["split"] == "validation"} == {"1", "2", "3"}
+
+
+def test_an_interrupted_test_goes_on(here):
+    write_texts(here / "long.txt.gz", [" ".join(text.split()[:4]) for text in FILES["train"]] * 105)
+    arguments = ["--model_name_or_path", "gpt2", "--test_file", "long.txt.gz", "--seed", "1"]
+    finish(start("finetune_lm.py", *arguments, "--test_output_file_prefix", "whole", cwd=here))
+    process = start("finetune_lm.py", *arguments, "--save_tmp_test_files", cwd=here)
+    folder = here / "outputs/test_only/gpt2"
+    while not list(folder.glob("tmp-*.json.gz")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert "while testing; the same command goes on" in finish(process, 128 + signal.SIGTERM)
+    assert not (folder / "gpt2-test_results.csv.gz").exists()
+    (kept,) = folder.glob("tmp-*-0-0.json.gz")
+    before = kept.stat().st_mtime_ns
+    process = start("finetune_lm.py", *arguments, "--save_tmp_test_files", cwd=here)
+    while len(list(folder.glob("tmp-*.json.gz"))) < 2:
+        time.sleep(0.01)
+    assert kept.stat().st_mtime_ns == before, "not computed again"
+    finish(process)
+    assert not list(folder.glob("tmp-*"))
+    whole, resumed = (rows_of(folder / f"{name}-test_results.csv.gz") for name in ("whole", "gpt2"))
+    assert whole == resumed and len({row["line"] for row in whole}) == 4200
 
 
 def test_a_loss_that_is_no_number(here, invoke):

@@ -10,6 +10,7 @@ import pytest
 import download_model
 import evaluate
 import finetune
+import finetune_lm
 import post_eval
 from tests.conftest import PROJECT
 from utils.options import OptionParser
@@ -17,6 +18,7 @@ from utils.options import OptionParser
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 OPTIONS = {
     "finetune.py": finetune.FinetuneOptions,
+    "finetune_lm.py": finetune_lm.FinetuneLmOptions,
     "evaluate.py": evaluate.EvaluateOptions,
     "post_eval.py": post_eval.PostEvalOptions,
     "download_model.py": download_model.DownloadOptions,

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,11 @@ def load(options: FinetuneLmOptions, folders: dict[str, Path]) -> Loaded:
         folders: of the model, the config and the tokenizer.
 
     Raises:
-        UserError: for a GPU that is not there, a model that does not say what it is, options of modifiers
-            that they do not take.
+        UserError: for a model that does not say what it is, options of modifiers that they do not take.
     """
-    if options.use_gpu and not torch.cuda.is_available():
-        raise UserError("--use_gpu: PyTorch finds no GPU here")
+    use_gpu = options.use_gpu and torch.cuda.is_available()
+    if options.use_gpu and not use_gpu:
+        print("--use_gpu: PyTorch finds no GPU here; going on with the CPU", file=sys.stderr)
     config = load_config(folders["config"])
     task = find_task(config, options.model_task)
     tokenizer = AutoTokenizer.from_pretrained(
@@ -59,7 +60,7 @@ def load(options: FinetuneLmOptions, folders: dict[str, Path]) -> Loaded:
     for function in options.model_modifier_fns:
         kwargs = options.model_modifier_fn_kwargs.get(function.__name__) or {}
         model, tokenizer = call(function, f"model_modifier_fn_kwargs.{function.__name__}", model, tokenizer, **kwargs)
-    device = torch.device("cuda" if options.use_gpu else "cpu")
+    device = torch.device("cuda" if use_gpu else "cpu")
     return Loaded(model, tokenizer, task, choose_max_length(config, options.max_length, MAX_LENGTH), device)
 
 
@@ -195,7 +196,7 @@ def make_trainer(
             train_batch_size=options.per_device_train_batch_size,
             validation_batch_size=options.per_device_validation_batch_size,
             seed=options.seed,
-            use_gpu=options.use_gpu,
+            use_gpu=loaded.device.type == "cuda",
         ),
         optimizers=(optimizer, None),
         losses=make_losses(options, model, loaded.tokenizer),

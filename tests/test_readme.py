@@ -58,7 +58,7 @@ def test_links_and_figures_exist():
 
 
 # Not ours: options of sbatch and accelerate.
-SBATCH_OPTIONS = {"--time", "--partition", "--mail-type", "--gres", "--nodes", "--signal"}
+SBATCH_OPTIONS = {"--time", "--partition", "--mail-type", "--gres", "--nodes", "--signal", "--array", "--wrap"}
 SBATCH_OPTIONS |= {"--config_file", "--num_processes"}
 
 

@@ -249,6 +249,17 @@ def test_a_study_of_one_process_stopped_and_continued(here):
         assert list((here / "outputs/train/gpt2").glob(f"2*/{name}"))
 
 
+def test_a_learning_rate_that_is_too_high_does_not_end_the_study(here, invoke):
+    import finetune_lm
+
+    status, out, err = invoke(
+        finetune_lm, "--model_name_or_path", "gpt2", *TRAIN, "--epochs", "1", "--do_optimize",
+        "--train_optimizer", "torch.optim.SGD", "--params.lr.values", "1e19", "1e20",
+    )  # fmt: skip
+    assert status == 0, err
+    assert "loss is nan" in out and "2 pruned" in out and "best trial" not in out
+
+
 def test_losses_of_several_datasets_are_searched_one_by_one(here, invoke):
     import finetune_lm
 

@@ -20,6 +20,10 @@ class RunFailure(Exception):
     """A failure whose message says all there is to say: one or two lines, exit status 1."""
 
 
+class Diverged(RunFailure):
+    """Training came to a loss that is no number; a study goes on with other hyperparameters."""
+
+
 class Interrupted(Exception):
     """A signal asked the run to stop; carries the signal's number, which makes the exit status 128 + number."""
 

@@ -23,7 +23,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from transformers.trainer_utils import EvalLoopOutput
 
 from utils.batching import TrainBatchSampler
-from utils.errors import RunFailure, UserError
+from utils.errors import Diverged, UserError
 from utils.layout import RunRecord
 from utils.lm_data import Batch, TextExamples
 from utils.masking import IGNORED
@@ -223,7 +223,7 @@ class LanguageModelTrainer(Trainer):
     def _note(self, where: Row, parts: dict[str, Tensor], batch: Batch, logits: Tensor) -> dict[str, float]:
         numbers = {name: float(value) for name, value in parts.items()}
         if not math.isfinite(numbers["loss"]):
-            raise RunFailure(
+            raise Diverged(
                 f"the {where['split']} loss is {numbers['loss']} in batch {where['batch']} of epoch {where['epoch']}\n"
                 "a lower learning rate may help: --train_optimizer_kwargs.lr"
             )

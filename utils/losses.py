@@ -151,7 +151,9 @@ class KLBaselineLoss(nn.KLDivLoss):
         self.baseline = load_baseline(model.name_or_path, self.task, json.dumps(model_kwargs or {}), model.device)
         from transformers import AutoTokenizer
 
-        baseline_tokenizer = AutoTokenizer.from_pretrained(tokenizer.name_or_path, **(tokenizer_kwargs or {}))
+        baseline_tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer.name_or_path, **({"local_files_only": True} | (tokenizer_kwargs or {}))
+        )
         splits = _one_each("split_name", split_name, paths)
         limits = _one_each("max_samples_per_dataset", max_samples_per_dataset, paths)
         self.datasets, self.allowed = [], []

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.errors import Interrupted, UserError, nearest
+from utils.errors import Diverged, Interrupted, UserError, nearest
 from utils.layout import atomic_path, locked
 from utils.option_values import Objects, resolve_objects
 from utils.options import option
@@ -301,7 +301,11 @@ class Worker:
                 print(f"trial {trial.number}: pruned after {step} epochs", flush=True)
                 raise optuna.TrialPruned
 
-        value = objective(values, report)
+        try:
+            value = objective(values, report)
+        except Diverged as error:
+            print(f"trial {trial.number}: {str(error).splitlines()[0]}", flush=True)
+            raise optuna.TrialPruned from error
         print(f"trial {trial.number}: {value:.6g}", flush=True)
         return value
 

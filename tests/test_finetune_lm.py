@@ -278,14 +278,23 @@ def test_a_seed_is_drawn_and_noted(here, invoke):
 
 def test_tokens_never_reach_a_file(here, invoke):
     (here / "secret").write_text("hf_from_file\n")
-    for token in ("hf_given", "secret"):
-        options = ["--token", token, "--test_output_file_prefix", token]
-        assert invoke(finetune_lm, "--model_name_or_path", "gpt2", "--test_file", "test.txt.gz", *options)[0] == 0
+    for prefix, token in {"a": ["--token", "hf_given"], "b": ["--token=hf_given"], "c": ["--token", "secret"]}.items():
+        arguments = ["--test_file", "test.txt.gz", "--test_output_file_prefix", prefix, *token]
+        assert invoke(finetune_lm, "--model_name_or_path", "gpt2", *arguments)[0] == 0
     written = [path for path in (here / "outputs").rglob("*") if path.suffix in (".json", ".txt")]
-    assert len(written) == 4
-    for path in written:
-        text = path.read_text().replace("hf_given-", "").replace("'hf_given'", "").replace('"hf_given"', "", 1)
-        assert "hf_from_file" not in text
+    assert len(written) == 6
+    assert not [path for path in written if "hf_" in path.read_text()]
+
+
+def test_nothing_to_predict(here, invoke):
+    words = ["--data_preprocessing_fn.train", "mask_words", "--data_preprocessing_fn_kwargs.train.words_to_mask"]
+    common = ["--model_name_or_path", "bert", *TRAIN, "--epochs", "1", "--per_device_train_batch_size", "1"]
+    # A word that is in some of the sentences: batches without it count nothing.
+    assert sum("the" in text.split() for text in FILES["train"]) not in (0, 40)
+    status, _, err = invoke(finetune_lm, *common, *words, "the")
+    assert status == 0, err
+    status, _, err = invoke(finetune_lm, *common, *words, "zzz")
+    assert status == 2 and "no train example has a token to predict" in err
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,15 @@ def test_words_are_put_together(loaded, file, kind):
             assert all(part["word_surprisal_bits"] == pytest.approx(total) for part in parts)
 
 
+def test_unknown_words_are_words(loaded, tmp_path):
+    model, tokenizer = loaded["bert"]
+    path = tmp_path / "odd.txt.gz"
+    path.write_bytes(gzip.compress("The \u2603 is cold".encode()))
+    rows = file_rows(TokenTable(tokenizer, "mlm"), model.float(), examples_of(path, "bert", tokenizer), 8)
+    (row,) = (row for row in rows if row["token_id"] == tokenizer.unk_token_id)
+    assert (row["word_num"], row["token_is_special"], row["token_is_word"]) == (1, False, True)
+
+
 def test_words_of_spans(loaded, file):
     """Labels of sentinels and spans: each span begins a word, and so does each mark of a space."""
     model, tokenizer = loaded["t5"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from utils.errors import UserError
 from utils.layout import atomic_path
-from utils.masking import IGNORED, UPDATE_LABEL_FNS, Inputs, identity
+from utils.masking import IGNORED, UPDATE_LABEL_FNS, Inputs, frame_ids, identity
 from utils.models import Task
 from utils.tokenization import cache_key
 
@@ -182,7 +182,7 @@ class TextExamples:
             return_offsets_mapping=self.tokenizer.is_fast,
         )
         ids = encoded["input_ids"]
-        special = set(self.tokenizer.all_special_ids)
+        special = frame_ids(self.tokenizer)
         # Without offsets (slow tokenizers), words are told from the tokens themselves.
         offsets = encoded["offset_mapping"] if self.tokenizer.is_fast else [[]] * len(texts)
         words = [word_numbers(*row, special) for row in zip(texts, ids, offsets, strict=True)]

@@ -265,8 +265,12 @@ class LanguageModelTrainer(Trainer):
     def mean_losses(self, split: str, epoch: int) -> dict[str, float]:
         """Return the losses of an epoch: means over the tokens of its batches."""
         batches = [row for row in self.history.batches if row["split"] == split and row["epoch"] == epoch]
-        tokens = sum(row["tokens"] for row in batches) or 1
-        names = [name for name in batches[0] if name not in ("split", "epoch", "batch", "tokens")] if batches else []
+        tokens = sum(row["tokens"] for row in batches)
+        if not tokens:
+            raise UserError(
+                f"no {split} example has a token to predict: --data_preprocessing_fn.{split} has masked nothing"
+            )
+        names = [name for name in batches[0] if name not in ("split", "epoch", "batch", "tokens")]
         return {name: sum(row[name] * row["tokens"] for row in batches) / tokens for name in names}
 
     def keep_best(self) -> None:

@@ -77,7 +77,10 @@ class OutputsDefaultLoss:
         pass
 
     def __call__(self, outputs: Any, labels: Tensor | None = None) -> Tensor:
-        """Return the loss of the outputs."""
+        """Return the loss of the outputs; 0 for a batch in which nothing is to be predicted."""
+        if labels is not None and not (labels != IGNORED).any():
+            # The mean over no tokens is no number.
+            return outputs.logits.sum() * 0
         return outputs.loss
 
 

@@ -184,6 +184,13 @@ def sentinel_ids(tokenizer: Any) -> list[int]:
     return tokenizer._sentinel_ids
 
 
+def frame_ids(tokenizer: Any) -> set[int]:
+    """Return the ids of tokens that stand for no text: all special ones but that of unknown text."""
+    named = {name: getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "sep", "cls", "pad", "mask")}
+    unknown = {tokenizer.unk_token_id} - set(named.values())
+    return (set(tokenizer.all_special_ids) | set(sentinel_ids(tokenizer))) - unknown
+
+
 def single_token_ids(tokenizer: Any, word: str) -> list[int]:
     """Return the ids of a word that is one token, at the beginning of a text and after a space.
 

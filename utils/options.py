@@ -99,6 +99,8 @@ class OptionParser(HfArgumentParser):
         for action in self._actions:
             if action.type is not None and action.dest in self.fields:
                 action.type = _value_type(action.type, self._takes_none(action.dest))
+            if action.option_strings and action.option_strings[0].startswith("--no_"):
+                action.help = f"not --{action.dest}"
         required = [f"{a.option_strings[0]} {a.dest.upper()}" for a in self._actions if a.required]
         self.usage = " ".join(["%(prog)s", *required, "[options]"])
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from utils.layout import atomic_path
 from utils.lm_data import NO_WORD, Batch, TextExamples
-from utils.masking import IGNORED, sentinel_ids
+from utils.masking import IGNORED, frame_ids, sentinel_ids
 from utils.models import Task
 from utils.text_files import TextFile
 
@@ -54,7 +54,7 @@ class TokenTable:
     def __init__(self, tokenizer: Any, task: Task):
         self.tokenizer = tokenizer
         self.task = task
-        self.special = set(tokenizer.all_special_ids) | set(sentinel_ids(tokenizer))
+        self.special = frame_ids(tokenizer)
         self.continues_with_hashes = any(token.startswith("##") for token in tokenizer.get_vocab())
         self._tokens: dict[int, str] = {}
 

@@ -81,8 +81,7 @@ def check_layout(figure):
 
 
 @pytest.mark.fault(11)
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 19])
-@pytest.mark.parametrize("summary", [True, False])
+@pytest.mark.parametrize(("count", "summary"), [(1, True), (1, False), (2, True), (3, True), (7, False), (19, True)])
 def test_confusion_figure_is_readable_at_any_number_of_languages(tmp_path, count, summary):
     write_results(tmp_path, "xlmr", "en-fr", LANGS[-count:], num_texts=9000)
     (run,) = load_results(tmp_path)
@@ -93,7 +92,7 @@ def test_confusion_figure_is_readable_at_any_number_of_languages(tmp_path, count
 
 
 @pytest.mark.fault(11)
-@pytest.mark.parametrize("metrics", [["macro_f1"], ["micro_f1", "macro_f1"], list(METRICS)])
+@pytest.mark.parametrize("metrics", [["macro_f1"], list(METRICS)])
 @pytest.mark.parametrize(("models", "trains", "evals"), [(1, 1, 1), (1, 2, 19), (2, 3, 1), (3, 14, 19)])
 def test_train_vs_eval_figure_is_readable_at_any_size(tmp_path, metrics, models, trains, evals):
     for model in ("mbert", "xlmr-large", "glot500")[:models]:

@@ -51,7 +51,7 @@ def _draw_split(
     places = [
         row["epoch"] - 1 + row["batch"] / per_epoch[row["epoch"]] if split == "train" else row["epoch"] for row in own
     ]
-    axes.plot(places, [row[name] for row in own], ".", color=colour, alpha=0.25, markersize=3, markeredgewidth=0)
+    axes.plot(places, [row[name] for row in own], "o", color=colour, alpha=0.3, markersize=2.5, markeredgewidth=0)
     means = [(row["epoch"], row["losses"][split][name]) for row in epochs if name in row["losses"][split]]
     if means:
         axes.plot(

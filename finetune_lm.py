@@ -14,6 +14,8 @@ import json
 import os
 import random
 import shutil
+import sys
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,27 +72,18 @@ def main() -> int:
     check_writable(layout.outputs)
 
     with only_run(layout):
-        previous = read_json(layout.run_json) or {}
-        if previous.get("status") == "complete" and layout.test_results.is_file():
-            found = differences(previous, settings, data["files"])
-            if found:
-                raise UserError(
-                    f"{layout.test_results} is there already, of other options ({'; '.join(found)})\n"
-                    "give another --test_output_file_prefix, or remove it"
-                )
+        if is_complete(layout, settings, data):
             print(f"{layout.test_results} is already complete; remove {layout.run_json} to compute it again")
             return 0
-        # Drawn once: a run that goes on has the seed that it began with.
-        options.seed = options.seed if options.seed is not None else (previous.get("seed") or new_seed())
-        settings["seed"] = options.seed
+        settings["seed"] = options.seed = choose_seed(options, settings, layout)
         record = RunRecord(layout.run_json, settings, data)
         stop = StopFlag(layout.handover, lambda: record.write("failed", error=CANCELLED, ended=now()))
-        run = Run(options, layout, specs, test_files, text_files, record, stop)
         stop.listen()
         write_config(layout.config, settings)
         with recorded(record, layout):
             check_restarts(record, layout.checkpoints, options.max_restarts)
             record.write("running")
+            run = Run(options, layout, specs, test_files, text_files, record, stop)
             summary = optimise(run) if options.do_optimize else fit_and_test(run)
             record.write("complete", ended=now())
             shutil.rmtree(layout.checkpoints, ignore_errors=True)
@@ -98,9 +91,35 @@ def main() -> int:
     return 0
 
 
-def new_seed() -> int:
-    """Draw a seed."""
-    return random.SystemRandom().randrange(2**32)
+def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]) -> bool:
+    """Say whether these test results are there already.
+
+    Raises:
+        UserError: if those of other options or data are, which would be lost.
+    """
+    previous = read_json(layout.run_json) or {}
+    if previous.get("status") != "complete" or not layout.test_results.is_file():
+        return False
+    found = differences(previous, settings, data["files"])
+    if found:
+        raise UserError(
+            f"{layout.test_results} is there already, of other options ({'; '.join(found)})\n"
+            "give another --test_output_file_prefix, or remove it"
+        )
+    return True
+
+
+def choose_seed(options: FinetuneLmOptions, settings: dict[str, Any], layout: LmLayout) -> int:
+    """Return the seed: the given one, that with which the run began, that of the study, or one drawn now."""
+    if options.seed is not None:
+        return options.seed
+    if options.do_optimize:
+        from utils.study import study_name
+
+        # All processes of a study train with the same seed, or its trials could not be compared.
+        return zlib.crc32(study_name(options, settings).encode())
+    previous = (read_json(layout.run_json) or {}).get("seed")
+    return random.SystemRandom().randrange(2**32) if previous is None else previous
 
 
 def provenance(files: list[TextFile]) -> list[dict[str, str]]:
@@ -215,8 +234,6 @@ def save(model: Any, tokenizer: Any, layout: LmLayout) -> None:
 
 def test(run: Run, loaded: Any) -> str:
     """Compute the surprisals of the test files; return the summary."""
-    import sys
-
     from tqdm.auto import tqdm
 
     from utils.lm_setup import make_examples

@@ -1,5 +1,6 @@
 """Studies: what is suggested, who works on which trial, what is written; four real processes at once."""
 
+import contextlib
 import gzip
 import json
 import signal
@@ -167,6 +168,16 @@ def test_a_dead_process_trial_is_taken_up_and_a_living_one_is_not(tmp_path):
     assert len(trials(run_study(own, square), "COMPLETE")) == 4, "now the other one has died too"
 
 
+def test_without_locks_no_trial_is_taken_from_a_living_process(tmp_path, monkeypatch):
+    import utils.study
+
+    study = run_study(settings(tmp_path, n_trials=1), square)
+    study.ask().set_user_attr("worker", "somebody")
+    monkeypatch.setattr(utils.study, "locked", lambda *_, **__: contextlib.nullcontext())
+    study = run_study(settings(tmp_path, n_trials=3), square)
+    assert len(trials(study, "COMPLETE")) == 2 and len(trials(study, "RUNNING")) == 1
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_results_whatever_there_is(tmp_path, count):
     """With one trial Optuna draws no importances; with one hyperparameter no contours."""
@@ -205,6 +216,7 @@ def journal_study(folder):
 
 def test_four_processes_one_of_them_killed(here):
     arguments = ["--model_name_or_path", "gpt2", *STUDY, "--optimize_kwargs.n_trials", "10"]
+    arguments = [argument for argument in arguments if argument not in ("--seed", "1")]
     processes = [start("finetune_lm.py", *arguments, cwd=here) for _ in range(4)]
     for line in processes[0].stdout:
         if line.startswith("trial "):
@@ -227,6 +239,8 @@ def test_four_processes_one_of_them_killed(here):
     frames = [pandas.read_csv(path) for path in (here / "outputs/train/gpt2").glob("2*/optimization_results.csv.gz")]
     assert max(len(frame) for frame in frames) == 11
     assert not list((here / "outputs").rglob("model.safetensors")), "trials keep no models"
+    seeds = {json.loads(path.read_text())["seed"] for path in (here / "outputs/train/gpt2").glob("2*/run.json")}
+    assert len(seeds) == 1, "or the trials could not be compared"
     configs = "".join(path.read_text() for path in (here / "outputs/train/gpt2").glob("2*/config.txt"))
     assert configs.count("# tried") == 10
 

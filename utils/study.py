@@ -213,6 +213,8 @@ class Worker:
     def __enter__(self) -> "Worker":
         # Held as long as this process lives; who can take it knows that it does not.
         self._stack.enter_context(locked(self._lock_file(self.name)))
+        # On a file system without locks nobody can tell, and no trial is taken from anybody.
+        self._locks_work = self._is_alive(self.name)
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -247,27 +249,25 @@ class Worker:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._is_abandoned(trial):
                 self.study.tell(trial.number, state=TrialState.FAIL)
-                self._take_up_again(trial.params)
+                self.study.enqueue_trial(trial.params)
         counted = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
         return wanted is None or len(self.study.get_trials(deepcopy=False, states=counted)) < wanted
 
     def _is_abandoned(self, trial: "optuna.trial.FrozenTrial") -> bool:
+        worker = trial.user_attrs.get("worker")
+        # One without a worker lost its process before that let go of the claim.
+        return self._locks_work and (worker is None or not self._is_alive(worker))
+
+    def _is_alive(self, worker: str) -> bool:
         import filelock
 
-        worker = trial.user_attrs.get("worker")
-        if worker is None:
-            # Its process died before it let go of the claim.
-            return True
         try:
             with locked(self._lock_file(worker), wait=False):
                 pass
         except filelock.Timeout:
-            return False
+            return True
         self._lock_file(worker).unlink(missing_ok=True)
-        return True
-
-    def _take_up_again(self, params: dict[str, Any]) -> None:
-        self.study.enqueue_trial(params)
+        return False
 
     def _run_trial(self, objective: Objective, optimize: dict[str, Any]) -> None:
         number = len(self.study.get_trials(deepcopy=False))
@@ -284,7 +284,7 @@ class Worker:
             self.study.optimize(run, n_trials=1, **optimize)
         except (Interrupted, KeyboardInterrupt):
             if started:
-                self._take_up_again(started[0].params)
+                self.study.enqueue_trial(started[0].params)
             raise
 
     def _evaluate(self, trial: "optuna.Trial", objective: Objective) -> float:

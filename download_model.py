@@ -13,7 +13,15 @@ from dataclasses import dataclass
 
 from utils.errors import RunFailure, UserError, nearest, run_script
 from utils.options import CommonOptions, option, parse_options
-from utils.registry import ModelSpec, cached_folder, checkpoint_problem, download, load_registry, registry_path
+from utils.registry import (
+    ModelSpec,
+    cached_folder,
+    checkpoint_problem,
+    download,
+    load_registry,
+    model_problem,
+    registry_path,
+)
 
 
 @dataclass(kw_only=True)
@@ -49,7 +57,7 @@ def main() -> int:
 def check(spec: ModelSpec) -> tuple[bool, str]:
     """Say offline whether a model is complete, and where it is or what it lacks."""
     folder = cached_folder(spec)
-    problem = checkpoint_problem(folder)
+    problem = model_problem(spec, folder)
     if problem is None:
         return True, f"complete: {folder}"
     return False, f"{spec.checkpoint}: {problem}"

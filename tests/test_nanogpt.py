@@ -1,10 +1,13 @@
 """nanoGPT checkpoints give the numbers that nanoGPT computes, and broken ones are refused."""
 
+import gzip
+import json
 import os
 import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -12,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tests.conftest import skip
 from utils.errors import UserError
 from utils.nanogpt import convert, load_nanogpt, nanogpt_tokenizer
+from utils.registry import load_registry
 
 SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 64, "vocab_size": 320}
 
@@ -164,9 +168,10 @@ def tokenizer_files(tmp_path):
 
 def test_converted_to_an_ordinary_folder(tmp_path, tokenizer_files):
     save(tmp_path / "ckpt.pt")
-    folder = convert(tmp_path, tokenizer_files, tmp_path / "cache")
+    files = [tmp_path / name for name in ("ckpt.pt", "vocab.json", "merges.txt")]
+    folder = convert(*files, tmp_path / "cache")
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert convert(tmp_path / "ckpt.pt", tokenizer_files, tmp_path / "cache") == folder
+    assert convert(*files, tmp_path / "cache") == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == before, "converted once"
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -197,3 +202,74 @@ def test_real_tokenizers(real_ipa):
         tokenizer = nanogpt_tokenizer(*files, 50_304)
         assert len(tokenizer) == 50_002
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+@pytest.fixture
+def registered(tmp_path, tokenizer_files, monkeypatch):
+    """A registry with a nanoGPT model, its checkpoint given as prefix/name."""
+    (tmp_path / "prefix/name").mkdir(parents=True)
+    save(tmp_path / "prefix/name/ckpt.pt")
+    entry = {"checkpoint": "prefix/name", "format": "nanogpt"}
+    entry["tokenizer"] = {"vocab": "vocab.json", "merges": "merges.txt"}
+    (tmp_path / "registry.json").write_text(json.dumps({"ipa": entry}))
+    monkeypatch.setenv("MODEL_REGISTRY", str(tmp_path / "registry.json"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_classifiers_of_nanogpt_models(registered, small, monkeypatch, invoke):
+    import evaluate
+    import finetune
+
+    monkeypatch.setenv("CORPUS_PATH", str(small / "register-corpus"))
+    arguments = ["--model_name", "ipa", "--train_langs", "en"]
+    status, _, err = invoke(finetune, *arguments, "--num_epochs", "1", "--max_length", "64")
+    assert status == 0, err
+    assert json.loads((registered / "models/ipa-en/config.json").read_text())["model_type"] == "gpt2"
+    # Evaluated from the saved folder alone.
+    (registered / "prefix/name/ckpt.pt").unlink()
+    (registered / "registry.json").unlink()
+    assert invoke(evaluate, *arguments, "--eval_langs", "en", "es")[0] == 0
+
+
+def test_surprisals_of_nanogpt_models(registered, invoke):
+    import finetune_lm
+    from utils.surprisal import surprisals
+
+    (registered / "test.txt.gz").write_bytes(gzip.compress(b"a small text\n"))
+    status, _, err = invoke(finetune_lm, "--model_name_or_path", "ipa", "--test_file", "test.txt.gz")
+    assert status == 0, err
+    frame = pandas.read_csv(registered / "outputs/test_only/ipa/ipa-test_results.csv.gz")
+    folder = next((registered / ".cache").glob("nanogpt-*/"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer("a small text")["input_ids"]]])
+    logits = NanoGPT(SIZES, False)(ids)
+    places = torch.arange(ids.shape[1] - 1)
+    # The model never saw a beginning of a text, whose embedding the conversion leaves as it is.
+    bits, *_ = surprisals(logits, torch.zeros_like(places), places, ids[0, 1:])
+    assert list(frame["surprisal_bits"]) == pytest.approx(bits, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"format": "nanogpt", "checkpoint": "x"}, 'needs a tokenizer: {"vocab": FILE, "merges": FILE}'),
+        ({"format": "nanogpt", "checkpoint": "x", "tokenizer": {"vocab": "v"}}, "needs a tokenizer"),
+        ({"checkpoint": "x/y", "tokenizer": {"vocab": "v", "merges": "m"}}, "is for checkpoints of the format nanogpt"),
+    ],
+)
+def test_mistakes_in_the_registry(tmp_path, entry, message):
+    (tmp_path / "registry.json").write_text(json.dumps({"a": entry}))
+    with pytest.raises(UserError) as error:
+        load_registry(str(tmp_path / "registry.json"))
+    assert message in str(error.value)
+
+
+def test_what_a_nanogpt_model_lacks(registered, invoke):
+    import download_model
+
+    status, out, _ = invoke(download_model)
+    assert status == 0 and "complete" in out
+    (registered / "merges.txt").unlink()
+    status, out, _ = invoke(download_model, "--check")
+    assert status == 1 and "merges.txt does not exist" in out

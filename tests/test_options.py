@@ -140,6 +140,43 @@ def test_nothing_else_imports(tmp_path, monkeypatch):
             parse(key, "import:trap")
 
 
+def test_json_with_comments(tmp_path):
+    (tmp_path / "a.json").write_text(
+        '{ // the first\n"num_epochs": 2, // "seed": 9\n"corpus_path": "http://x//y", "mix": "a\\"//"}'
+    )
+    with pytest.raises(UserError, match="mix: invalid choice: 'a\"//'"):
+        parse("--config", str(tmp_path / "a.json"))
+    (tmp_path / "a.json").write_text('{ // one\n"num_epochs": 2, // "seed": 9\n"corpus_path": "http://x//y"}')
+    options = parse("--config", str(tmp_path / "a.json"))
+    assert (options.num_epochs, options.corpus_path, options.seed) == (2, "http://x//y", 42)
+    (tmp_path / "a.json").write_text('{ // one\n"num_epochs": 2, // two\n"seed" 9}')
+    with pytest.raises(UserError, match="line 3: not valid JSON"):
+        parse("--config", str(tmp_path / "a.json"))
+
+
+def test_where_values_come_from(tmp_path, monkeypatch, capsys):
+    (tmp_path / "default.json").write_text('{"seed": 1, "kwargs": {"a": {"b": 7}}}')
+    (tmp_path / "a.json").write_text('{"num_epochs": 2, "kwargs": {"d": 1}}')
+    (tmp_path / "b.yaml").write_text("kwargs: {d: 2}\n")
+    monkeypatch.setenv("CORPUS_PATH", "somewhere")
+    files = [str(tmp_path / name) for name in ("a.json", "b.yaml")]
+    parser = OptionParser(Options, "test", default_config=tmp_path / "default.json")
+    with pytest.raises(SystemExit) as end:
+        parser.parse(["--config", *files, "--kwargs.e", "3", "--learning-rate", "2e-5", "--print_config"])
+    assert end.value.code == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["model_name"].startswith("null  #"), "required, and not given yet"
+    assert lines["seed"] == f"1  # {tmp_path / 'default.json'}"
+    assert lines["num_epochs"] == f"2  # {files[0]}"
+    assert lines["kwargs.a.b"] == f"7  # {tmp_path / 'default.json'}"
+    assert lines["kwargs.a.c"] == "2  # default"
+    assert lines["kwargs.d"] == f"2  # {files[1]}"
+    assert lines["kwargs.e"] == "3  # command line"
+    assert lines["learning_rate"] == "2e-05  # command line"
+    assert lines["corpus_path"] == '"somewhere"  # environment variable CORPUS_PATH'
+    assert lines["mix"] == '"equal"  # default'
+
+
 def test_an_option_that_the_shared_file_does_not_set(tmp_path):
     (tmp_path / "default.json").write_text('{"own_seed": 1}')
     assert parse(tmp_path=tmp_path).own_seed is None

@@ -24,6 +24,8 @@ from utils import slurm
 from utils.errors import UserError
 from utils.options import PROJECT
 
+# Where tokenised texts and converted checkpoints are kept for all runs.
+CACHE_DIR = ".cache"
 # How far a run has come; outlives restarts.
 PROGRESS = ("epoch", "best_macro_f1", "best_validation_loss")
 RECORDED_LIBRARIES = (

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from utils.cpu_dropout import use_cpu_dropout
 from utils.errors import UserError
-from utils.layout import RunRecord
+from utils.layout import CACHE_DIR, RunRecord
 from utils.lm_data import TextExamples
 from utils.lm_options import FinetuneLmOptions, loss_list
 from utils.lm_training import EarlyStopping, LanguageModelTrainer, LmHistory, Losses, lm_training_arguments
@@ -23,7 +23,6 @@ from utils.models import MAX_LENGTH, Task, choose_max_length, find_task, load_co
 from utils.resume import StopFlag
 from utils.surprisal import RowWriter, TokenTable
 from utils.text_files import dataset_name, read_text_file
-from utils.tokenization import TEXT_CACHE
 
 
 @dataclass
@@ -113,7 +112,7 @@ def make_examples(
         first_item=first_item,
         pad_to=loaded.max_length if options.pad_to_max_length else None,
         # Parts of a test file are read once and not kept.
-        cache_dir=None if split == "test" else Path(TEXT_CACHE),
+        cache_dir=None if split == "test" else Path(CACHE_DIR),
         overwrite_cache=options.overwrite_cache,
     )
 

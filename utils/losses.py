@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.layout import CACHE_DIR
 from utils.lm_data import TextExamples
 from utils.masking import IGNORED, identity
 from utils.models import MAX_LENGTH, choose_max_length, load_language_model, task_of
 from utils.text_files import read_text_file
-from utils.tokenization import TEXT_CACHE
 
 
 class ClassificationLoss:
@@ -170,7 +170,7 @@ class KLBaselineLoss(nn.KLDivLoss):
                 data_preprocessing_fn,
                 data_preprocessing_fn_kwargs or {},
                 data_preprocessing_fn_strategy,
-                cache_dir=Path(TEXT_CACHE),
+                cache_dir=Path(CACHE_DIR),
                 overwrite_cache=overwrite_cache,
             )
             short = (data.lengths <= (max_sample_length or data.lengths.max())).nonzero()[0][:limit]

@@ -164,19 +164,16 @@ def nanogpt_tokenizer(vocabulary: Path, merges: Path, rows: int) -> "PreTrainedT
     )
 
 
-def convert(checkpoint: Path, tokenizer_files: dict[str, str], cache: Path) -> Path:
-    """Return the checkpoint as an ordinary Hugging Face folder, converted once and kept.
+def convert(checkpoint: Path, vocabulary: Path, merges: Path, cache: Path) -> Path:
+    """Return a nanoGPT model as an ordinary Hugging Face folder, converted once and kept.
 
     Args:
-        checkpoint: ``ckpt.pt``, or the folder that it is in.
-        tokenizer_files: paths of `vocab` and `merges`.
+        checkpoint: ``ckpt.pt``.
+        vocabulary: ``vocab.json``.
+        merges: ``merges.txt``.
         cache: folder of the converted checkpoints.
     """
-    file = checkpoint / "ckpt.pt" if checkpoint.is_dir() else checkpoint
-    paths = [file, *(Path(tokenizer_files[name]) for name in ("vocab", "merges"))]
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path} does not exist")
+    paths = [checkpoint, vocabulary, merges]
     key = hashlib.sha256(json.dumps([CONVERSION, *map(sha256_of_file, paths)]).encode()).hexdigest()[:16]
     folder = cache / f"nanogpt-{key}"
     with locked(folder.with_suffix(".lock")):

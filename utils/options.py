@@ -3,7 +3,7 @@
 The base is `transformers.HfArgumentParser`, which gives ``--both_spellings`` and ``--both-spellings``,
 bare boolean flags, lists as several values and choices. This module adds:
 
-- ``--config FILE ...``: JSON or YAML files, deep-merged left to right over config/default.json;
+- ``--config FILE ...``: JSON (with // comments) or YAML files, deep-merged left to right over config/default.json;
 - environment variables that stand in for options (command line > config files > environment > default);
 - dotted names for dictionary options, ``--lr_scheduler_kwargs.num_cycles 2``, merged into the default,
   where the value ``__delete_field__`` removes a key;
@@ -21,7 +21,7 @@ import re
 import sys
 import typing
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class CommonOptions:
     )
     output_dir: str = option("outputs", "where results are written")
     models_dir: str = option("models", "where trained models are kept")
+    print_config: bool = option(False, "print all options and where their values come from, and end")
     seed: int = option(42, "seed of everything random", minimum=0, maximum=2**32 - 1)
     debug: bool = option(False, "show tracebacks")
 
@@ -95,6 +96,7 @@ class OptionParser(HfArgumentParser):
     def __init__(self, options_class: type, description: str = "", default_config: Path = DEFAULT_CONFIG):
         self.fields = {field.name: field for field in dataclasses.fields(options_class)}
         self.default_config = default_config
+        self.origins: dict[str, str] = {}
         super().__init__(options_class, description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
         for action in self._actions:
             if action.type is not None and action.dest in self.fields:
@@ -125,6 +127,10 @@ class OptionParser(HfArgumentParser):
         argv, dotted = self._take_dotted(argv)
         self._take_environment()
         self._take_config(argv)
+        if {"--print_config", "--print-config"} & set(argv):
+            for action in self._actions:
+                # What is missing is seen.
+                action.required = False
         try:
             namespace, unknown = self.parse_known_args(argv)
         except ArgumentError as error:
@@ -136,10 +142,26 @@ class OptionParser(HfArgumentParser):
         values = {name: getattr(namespace, name) for name in self.fields}
         for (name, *keys), value in dotted:
             values[name] = merge(values[name] or {}, nested(keys, value))
+        if values.get("print_config"):
+            print("\n".join(self._explain(values, argv, dotted)))
+            raise SystemExit(0)
         self._check_bounds(values)
         for name, field in self.fields.items():
             values[name] = _resolve(values[name], field)
         return self.dataclass_types[0](**values)
+
+    def _explain(self, values: dict[str, Any], argv: list[str], dotted: list[tuple[list[str], Any]]) -> Iterator[str]:
+        """Yield a line per value: the value as YAML, and as a comment where it comes from."""
+        heads = {token.partition("=")[0] for token in argv}
+        given = {action.dest for action in self._actions if heads & set(action.option_strings)}
+        given |= {".".join(keys) for keys, _ in dotted}
+        for name in self.fields:
+            if name in ("config", "print_config"):
+                continue
+            for path, value in _leaves(name, values[name]):
+                origin = "command line" if {name, path} & given else self.origins.get(path, "default")
+                shown = "***" if name == "token" and value else json.dumps(value, ensure_ascii=False)
+                yield f"{path}: {shown}  # {origin}"
 
     def _nearest_option(self, token: str) -> str:
         name = token.lstrip("-").split("=")[0].split(".")[0].replace("-", "_")
@@ -205,6 +227,7 @@ class OptionParser(HfArgumentParser):
     def _set_default(self, name: str, value: Any, origin: str) -> None:
         """Make `value` the default of an option after the checks that argparse would make."""
         action = next(action for action in self._actions if action.dest == name)
+        self.origins |= {path: origin for path, _ in _leaves(name, value)}
         if isinstance(value, dict):
             if not self._is_dict(name):
                 raise UserError(f"{origin}: {name} takes no keys below it, got {value!r}")
@@ -252,7 +275,10 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read this config file ({error})") from None
     try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_config_loader())  # noqa: S506
+        if path.suffix == ".json":
+            content = json.loads(_without_comments(text))
+        else:
+            content = yaml.load(text, Loader=_config_loader())  # noqa: S506
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
     except yaml.YAMLError as error:
@@ -261,6 +287,20 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of option names to values, got {type(content).__name__}")
     return content
+
+
+def _without_comments(text: str) -> str:
+    """Remove // comments from JSON, leaving strings and line numbers as they are."""
+    return re.sub(r'("(?:\\.|[^"\\\n])*")|//[^\n]*', lambda match: match[1] or "", text)
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted names and the values of what is in a value."""
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from _leaves(f"{path}.{key}", below)
+    else:
+        yield path, value
 
 
 def _config_loader():

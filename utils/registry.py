@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import RunFailure, UserError, nearest
-from utils.layout import check_model_name
+from utils.layout import CACHE_DIR, check_model_name
 from utils.options import PROJECT
 
 DEFAULT_REGISTRY = PROJECT / "model2chckpt.json"
 FORMATS = ("hf", "nanogpt")
+NANOGPT_TOKENIZER = ("vocab", "merges")
 TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja")
 WEIGHT_FORMATS = (("safetensors", "model", ".safetensors"), ("pytorch", "pytorch_model", ".bin"))
 
@@ -121,9 +122,21 @@ def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
             raise UserError(f"{where}: {key} must be a string of options for sbatch, got {entry[key]!r}")
     if entry.get("format", "hf") not in FORMATS:
         raise UserError(f"{where}: unknown format {entry['format']!r}; known: {', '.join(FORMATS)}")
-    return ModelSpec(
-        name, _checkpoint(file, entry["checkpoint"]), **{k: v for k, v in entry.items() if k != "checkpoint"}
-    )
+    others = {key: value for key, value in entry.items() if key != "checkpoint"}
+    checkpoint = _checkpoint(file, entry["checkpoint"])
+    if entry.get("format") == "nanogpt":
+        checkpoint = str((file.parent / Path(entry["checkpoint"]).expanduser()).resolve())
+        others["tokenizer"] = _nanogpt_tokenizer(file, where, entry.get("tokenizer"))
+    elif "tokenizer" in entry:
+        raise UserError(f"{where}: tokenizer is for checkpoints of the format nanogpt, which come without one")
+    return ModelSpec(name, checkpoint, **others)
+
+
+def _nanogpt_tokenizer(file: Path, where: str, given: Any) -> dict[str, str]:
+    """Return the paths of a tokenizer's two files, absolute; relative ones are relative to the registry file."""
+    if not isinstance(given, dict) or set(given) != set(NANOGPT_TOKENIZER):
+        raise UserError(f'{where}: the format nanogpt needs a tokenizer: {{"vocab": FILE, "merges": FILE}}')
+    return {name: str((file.parent / Path(str(path)).expanduser()).resolve()) for name, path in given.items()}
 
 
 def _checkpoint(file: Path, checkpoint: str) -> str:
@@ -131,6 +144,21 @@ def _checkpoint(file: Path, checkpoint: str) -> str:
     folder = file.parent / Path(checkpoint).expanduser()
     looks_local = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1
     return str(folder.resolve()) if looks_local or folder.is_dir() else checkpoint
+
+
+def nanogpt_files(spec: ModelSpec) -> list[Path]:
+    """Return the files of a nanoGPT model: ckpt.pt, vocab.json, merges.txt."""
+    checkpoint = Path(spec.checkpoint)
+    # Given as prefix/name, where nanoGPT's own script writes it.
+    checkpoint = checkpoint if checkpoint.suffix == ".pt" else checkpoint / "ckpt.pt"
+    return [checkpoint, *(Path(spec.tokenizer[name]) for name in NANOGPT_TOKENIZER)]
+
+
+def model_problem(spec: ModelSpec, folder: Path) -> str | None:
+    """Say what a model lacks, or None if it is complete; `folder` is its `cached_folder`."""
+    if spec.format == "nanogpt":
+        return next((f"{path} does not exist" for path in nanogpt_files(spec) if not path.is_file()), None)
+    return checkpoint_problem(folder)
 
 
 def checkpoint_problem(folder: Path) -> str | None:
@@ -226,6 +254,8 @@ def download(spec: ModelSpec, cache_dir: str | None = None, token: str | None = 
 def resolve_checkpoint(spec: ModelSpec, cache_dir: str | None = None, token: str | None = None) -> Path:
     """Return a complete local folder of a checkpoint, from the cache if it is there, else from the hub.
 
+    A nanoGPT checkpoint is converted into an ordinary folder, once.
+
     Args:
         spec: the model.
         cache_dir: where downloaded models are; None is huggingface_hub's own folder.
@@ -235,7 +265,11 @@ def resolve_checkpoint(spec: ModelSpec, cache_dir: str | None = None, token: str
         UserError: if the folder or the cached copy is incomplete and cannot be fetched.
     """
     folder = cached_folder(spec, cache_dir)
-    problem = checkpoint_problem(folder)
+    problem = model_problem(spec, folder)
+    if problem is None and spec.format == "nanogpt":
+        from utils.nanogpt import convert
+
+        return convert(*nanogpt_files(spec), Path(CACHE_DIR))
     if problem is None:
         return folder
     if spec.is_local:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-# Where tokenised texts are kept for all runs.
-TEXT_CACHE = ".cache"
 # Part of the cache's key: raise it when the contents for the same inputs change.
 CACHE_VERSION = 1
 # Characters per token to try first; texts that give too few tokens are taken at twice the length.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from utils.errors import UserError, nearest
+from utils.layout import CACHE_DIR
 from utils.options import CommonOptions, option
-from utils.tokenization import TEXT_CACHE
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainingArguments
@@ -60,7 +60,7 @@ class TrainingOptions(CommonOptions):
     model_registry: str | None = option(
         None, "the registry of models; without it model2chckpt.json", env="MODEL_REGISTRY", metavar="FILE"
     )
-    cache_dir: str = option(TEXT_CACHE, "where tokenised texts are kept for all runs")
+    cache_dir: str = option(CACHE_DIR, "where tokenised texts are kept for all runs")
     max_restarts: int = option(
         3, "give up when Slurm has started the job so often without progress", minimum=1, metavar="TIMES"
     )

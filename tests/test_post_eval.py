@@ -92,8 +92,16 @@ def test_confusion_figure_is_readable_at_any_number_of_languages(tmp_path, count
 
 
 @pytest.mark.fault(11)
-@pytest.mark.parametrize("metrics", [["macro_f1"], list(METRICS)])
-@pytest.mark.parametrize(("models", "trains", "evals"), [(1, 1, 1), (1, 2, 19), (2, 3, 1), (3, 14, 19)])
+@pytest.mark.parametrize(
+    ("models", "trains", "evals", "metrics"),
+    [
+        (1, 1, 1, ["macro_f1"]),
+        (1, 2, 19, ["macro_f1"]),
+        (2, 3, 1, ["micro_f1", "macro_f1"]),
+        (1, 1, 1, list(METRICS)),
+        (3, 14, 19, ["micro_f1", "macro_f1"]),
+    ],
+)
 def test_train_vs_eval_figure_is_readable_at_any_size(tmp_path, metrics, models, trains, evals):
     for model in ("mbert", "xlmr-large", "glot500")[:models]:
         for train in [*LANGS[:12], "en-fr", "-".join(LANGS[:7])][-trains:]:

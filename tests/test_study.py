@@ -215,7 +215,7 @@ def journal_study(folder):
 
 
 def test_four_processes_one_of_them_killed(here):
-    arguments = ["--model_name_or_path", "gpt2", *STUDY, "--optimize_kwargs.n_trials", "10"]
+    arguments = ["--model_name_or_path", "gpt2", *STUDY, "--optimize_kwargs.n_trials", "8"]
     arguments = [argument for argument in arguments if argument not in ("--seed", "1")]
     processes = [start("finetune_lm.py", *arguments, cwd=here) for _ in range(4)]
     for line in processes[0].stdout:
@@ -226,23 +226,23 @@ def test_four_processes_one_of_them_killed(here):
     outputs = [finish(process) for process in processes[1:]]
     study = journal_study(here)
     done = trials(study, "COMPLETE", "PRUNED")
-    if len(done) < 10:
+    if len(done) < 8:
         # Those who could take it up had finished.
         outputs.append(finish(start("finetune_lm.py", *arguments, cwd=here)))
         study = journal_study(here)
         done = trials(study, "COMPLETE", "PRUNED")
-    assert len(done) == 10 and not trials(study, "RUNNING", "WAITING")
-    assert len({json.dumps(trial.params, sort_keys=True) for trial in done}) == 10
+    assert len(done) == 8 and not trials(study, "RUNNING", "WAITING")
+    assert len({json.dumps(trial.params, sort_keys=True) for trial in done}) == 8
     assert len({trial.user_attrs["worker"] for trial in done}) >= 3, "they worked together"
     (lost,) = trials(study, "FAIL")
     assert lost.params in [trial.params for trial in done] or not lost.params
     frames = [pandas.read_csv(path) for path in (here / "outputs/train/gpt2").glob("2*/optimization_results.csv.gz")]
-    assert max(len(frame) for frame in frames) == 11
+    assert max(len(frame) for frame in frames) == 9
     assert not list((here / "outputs").rglob("model.safetensors")), "trials keep no models"
     seeds = {json.loads(path.read_text())["seed"] for path in (here / "outputs/train/gpt2").glob("2*/run.json")}
     assert len(seeds) == 1, "or the trials could not be compared"
     configs = "".join(path.read_text() for path in (here / "outputs/train/gpt2").glob("2*/config.txt"))
-    assert configs.count("# tried") == 10
+    assert configs.count("# tried") == 8
 
 
 def test_a_study_of_one_process_stopped_and_continued(here):

@@ -217,7 +217,7 @@ def test_own_functions(here, invoke):
 
 
 def test_stopped_and_resumed(here):
-    arguments = ["--model_name_or_path", "bert", *TRAIN, "--epochs", "4", "--test_file", "test.txt.gz"]
+    arguments = ["--model_name_or_path", "bert", *TRAIN, "--epochs", "12", "--test_file", "test.txt.gz"]
     for split in ("train", "validation", "test"):
         arguments += [f"--data_preprocessing_fn.{split}", "mask_random_tokens"]
     arguments += ["--data_preprocessing_fn_strategy.train", "per_batch"]
@@ -314,6 +314,8 @@ def test_nothing_to_predict(here, invoke):
         ([*TRAIN, "--data_preprocessing_fn_kwargs.train.prop", "1"], "unexpected keyword argument 'prop'"),
         ([*TRAIN, "--data_preprocessing_fn_strategy.train", "twice"], "must be once or per_batch, got 'twice'"),
         ([*TRAIN, "--data_preprocessing_fn.train", "mask_random_tokens"], "has no mask token"),
+        ([*TRAIN, "--train_optimizer_kwargs.lr", "-1"], "AdamW: Invalid learning rate: -1"),
+        ([*TRAIN, "--train_optimizer_kwargs.lr", "fast"], "--train_optimizer_kwargs: AdamW: "),
         ([*TRAIN, "--train_optimizer_kwargs.momentum", "1"], "unexpected keyword argument 'momentum'"),
         ([*TRAIN, "--loss_reduction_fns.train", "torch.stack", "--epochs", "1"], "stack does not take 1 losses"),
         (
@@ -365,26 +367,27 @@ def test_the_other_options(here, invoke, monkeypatch):
 
 
 def test_an_interrupted_test_goes_on(here):
-    write_texts(here / "long.txt.gz", [text.split()[0] for text in FILES["train"]] * 105)
+    write_texts(here / "long.txt.gz", [text.split()[0] for text in FILES["train"]] * 300)
     arguments = ["--model_name_or_path", "gpt2", "--test_file", "long.txt.gz", "--seed", "1"]
     finish(start("finetune_lm.py", *arguments, "--test_output_file_prefix", "whole", cwd=here))
     process = start("finetune_lm.py", *arguments, "--save_tmp_test_files", cwd=here)
     folder = here / "outputs/test_only/gpt2"
-    while not list(folder.glob("tmp-*.json.gz")):
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("tmp-*.json.gz")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     assert "while testing; the same command goes on" in finish(process, 128 + signal.SIGTERM)
     assert not (folder / "gpt2-test_results.csv.gz").exists()
     (kept,) = folder.glob("tmp-*-0-0.json.gz")
-    before = kept.stat().st_mtime_ns
-    process = start("finetune_lm.py", *arguments, "--save_tmp_test_files", cwd=here)
-    while len(list(folder.glob("tmp-*.json.gz"))) < 2:
-        time.sleep(0.01)
-    assert kept.stat().st_mtime_ns == before, "not computed again"
-    finish(process)
+    rows = json.loads(gzip.decompress(kept.read_bytes()))
+    # Changed, so that it is seen whether it is used.
+    kept.write_bytes(gzip.compress(json.dumps([{**row, "word": "kept"} for row in rows]).encode()))
+    finish(start("finetune_lm.py", *arguments, "--save_tmp_test_files", cwd=here))
     assert not list(folder.glob("tmp-*"))
     whole, resumed = (rows_of(folder / f"{name}-test_results.csv.gz") for name in ("whole", "gpt2"))
-    assert whole == resumed and len({row["line"] for row in whole}) == 4200
+    assert len({row["line"] for row in whole}) == 12_000 and len(resumed) == len(whole)
+    assert [row["word"] for row in resumed[: len(rows)]] == ["kept"] * len(rows)
+    assert resumed[-1000:] == whole[-1000:]
 
 
 def test_a_loss_that_is_no_number(here, invoke):

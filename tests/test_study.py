@@ -233,7 +233,7 @@ def test_four_processes_one_of_them_killed(here):
         done = trials(study, "COMPLETE", "PRUNED")
     assert len(done) == 8 and not trials(study, "RUNNING", "WAITING")
     assert len({json.dumps(trial.params, sort_keys=True) for trial in done}) == 8
-    assert len({trial.user_attrs["worker"] for trial in done}) >= 3, "they worked together"
+    assert len({trial.user_attrs["worker"] for trial in done}) >= 2, "they worked together"
     (lost,) = trials(study, "FAIL")
     assert lost.params in [trial.params for trial in done] or not lost.params
     frames = [pandas.read_csv(path) for path in (here / "outputs/train/gpt2").glob("2*/optimization_results.csv.gz")]
@@ -246,7 +246,7 @@ def test_four_processes_one_of_them_killed(here):
 
 
 def test_a_study_of_one_process_stopped_and_continued(here):
-    arguments = ["--model_name_or_path", "gpt2", *STUDY, "--optimize_kwargs.n_trials", "3"]
+    arguments = ["--model_name_or_path", "gpt2", *STUDY, "--optimize_kwargs.n_trials", "3", "--epochs", "12"]
     process = start("finetune_lm.py", *arguments, cwd=here)
     for line in process.stdout:
         if line.startswith("trial 1:"):

@@ -184,9 +184,12 @@ def make_trainer(
         )
         for callback in options.model_pre_train_step_callbacks
     ]
-    optimizer = call(
-        options.train_optimizer, "train_optimizer_kwargs", params=model.parameters(), **options.train_optimizer_kwargs
-    )
+    try:
+        kwargs = options.train_optimizer_kwargs
+        optimizer = call(options.train_optimizer, "train_optimizer_kwargs", params=model.parameters(), **kwargs)
+    except (ValueError, TypeError) as error:
+        # Optimizers check their numbers themselves.
+        raise UserError(f"--train_optimizer_kwargs: {options.train_optimizer.__name__}: {error}") from None
     return LanguageModelTrainer(
         model=model,
         args=lm_training_arguments(

@@ -30,6 +30,9 @@ from utils.registry import ModelSpec, find_checkpoint, resolve_checkpoint
 from utils.resume import CANCELLED, StopFlag, check_restarts, only_run, recorded, run_trainer
 from utils.text_files import METADATA, TextFile, dataset_name, open_text_file
 
+# What is read of the folders that may be given one by one, as this script's own model/ and tokenizer/.
+NEEDED = {"model": ("config", "weights"), "config": ("config",), "tokenizer": ("tokenizer",)}
+
 
 @dataclass
 class Run:
@@ -151,7 +154,10 @@ def write_config(path: Path, settings: dict[str, Any]) -> None:
 def prepare(run: Run) -> Any:
     """Load model and tokenizer as `lm_setup.Loaded`."""
     options = run.options
-    folders = {name: resolve_checkpoint(spec, options.cache_dir, options.token) for name, spec in run.specs.items()}
+    folders = {
+        name: resolve_checkpoint(spec, options.cache_dir, options.token, NEEDED[name])
+        for name, spec in run.specs.items()
+    }
     if options.preprocessing_num_workers:
         # Of the library that tokenises, which reads it before its first use.
         os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)

@@ -390,6 +390,28 @@ def test_an_interrupted_test_goes_on(here):
     assert resumed[-1000:] == whole[-1000:]
 
 
+def test_the_saved_model_and_its_tokenizer_can_be_tested(here, invoke):
+    arguments = ["--model_name_or_path", "gpt2", *TRAIN, "--epochs", "1", "--test_file", "test.txt.gz"]
+    assert invoke(finetune_lm, *arguments)[0] == 0
+    folder = only_folder(here)
+    results = rows_of(folder / "gpt2-test_results.csv.gz")
+    saved = ["--model_name_or_path", str(folder / "model"), "--tokenizer_name", str(folder / "tokenizer")]
+    status, _, err = invoke(finetune_lm, *saved, "--test_file", "test.txt.gz", "--test_output_file_prefix", "again")
+    assert status == 0, err
+    assert rows_of(next((here / "outputs/test_only").glob("*/again-test_results.csv.gz"))) == results
+    status, _, err = invoke(finetune_lm, *saved[:2], "--test_file", "test.txt.gz")
+    assert status == 2 and "the tokenizer's files are missing" in err
+
+    # Killed between training and test, the run only tests.
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | {"status": "running"}))
+    (folder / "gpt2-test_results.csv.gz").unlink()
+    status, out, err = invoke(finetune_lm, *arguments)
+    assert status == 0, err
+    assert "epoch 1" not in out and only_folder(here) == folder
+    assert rows_of(folder / "gpt2-test_results.csv.gz") == results
+
+
 def test_a_loss_that_is_no_number(here, invoke):
     status, _, err = invoke(
         finetune_lm, "--model_name_or_path", "gpt2", *TRAIN, "--train_optimizer_kwargs.lr", "1e20",

@@ -5,6 +5,7 @@ import gzip
 import json
 import signal
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import optuna
@@ -119,6 +120,27 @@ def test_mistakes_in_params(tmp_path, params, message):
 def test_mistakes_in_the_study(tmp_path, kwargs, message):
     with pytest.raises(UserError, match=message):
         run_study(settings(tmp_path, **kwargs), square)
+
+
+@pytest.mark.parametrize(
+    ("optimize", "message"),
+    [
+        ({"n_trials": "many"}, "n_trials must be a whole number or None, got 'many'"),
+        ({"n_trials": -1}, "n_trials must be a whole number"),
+        ({"n_trial": 3}, "n_trial: unknown; did you mean 'n_trials'"),
+        ({"n_jobs": 4}, "start the same command several times instead"),
+    ],
+)
+def test_mistakes_in_optimize_kwargs(tmp_path, optimize, message):
+    with pytest.raises(UserError, match=message):
+        run_study(replace(settings(tmp_path), optimize_kwargs=optimize), square)
+
+
+def test_mistakes_in_suggest_kwargs(tmp_path):
+    for more, message in (({"logg": True}, "unexpected keyword argument 'logg'"), ({"log": True}, "params.x: ")):
+        params = {"x": {"values": [-1.0, 1.0], "suggest_kwargs": more}}
+        with pytest.raises(UserError, match=message):
+            run_study(settings(tmp_path, params, name=message), square)
 
 
 def test_pruning(tmp_path):

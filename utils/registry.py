@@ -17,6 +17,7 @@ from utils.options import PROJECT
 
 DEFAULT_REGISTRY = PROJECT / "model2chckpt.json"
 FORMATS = ("hf", "nanogpt")
+PARTS = ("config", "weights", "tokenizer")
 NANOGPT_TOKENIZER = ("vocab", "merges")
 TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja")
 WEIGHT_FORMATS = (("safetensors", "model", ".safetensors"), ("pytorch", "pytorch_model", ".bin"))
@@ -154,21 +155,21 @@ def nanogpt_files(spec: ModelSpec) -> list[Path]:
     return [checkpoint, *(Path(spec.tokenizer[name]) for name in NANOGPT_TOKENIZER)]
 
 
-def model_problem(spec: ModelSpec, folder: Path) -> str | None:
+def model_problem(spec: ModelSpec, folder: Path, parts: tuple[str, ...] = PARTS) -> str | None:
     """Say what a model lacks, or None if it is complete; `folder` is its `cached_folder`."""
     if spec.format == "nanogpt":
         return next((f"{path} does not exist" for path in nanogpt_files(spec) if not path.is_file()), None)
-    return checkpoint_problem(folder)
+    return checkpoint_problem(folder, parts)
 
 
-def checkpoint_problem(folder: Path) -> str | None:
-    """Say what a checkpoint folder lacks (config, weights, tokenizer), or None if it is complete."""
+def checkpoint_problem(folder: Path, parts: tuple[str, ...] = PARTS) -> str | None:
+    """Say which of the `parts` (config, weights, tokenizer) a checkpoint folder lacks, or None if it has them."""
     if not folder.is_dir():
         return "not downloaded"
-    if not (folder / "config.json").is_file():
+    if "config" in parts and not (folder / "config.json").is_file():
         return "config.json is missing"
     missing = [_missing_weights(folder, stem, suffix) for _, stem, suffix in WEIGHT_FORMATS]
-    if all(missing):
+    if "weights" in parts and all(missing):
         return f"weights are missing: {missing[0] if len(missing[0]) < 200 else missing[0][:200] + '...'}"
     vocabularies = (
         "tokenizer.json",
@@ -178,7 +179,7 @@ def checkpoint_problem(folder: Path) -> str | None:
         "vocab.txt",
         "vocab.json",
     )
-    if not any((folder / name).is_file() for name in vocabularies):
+    if "tokenizer" in parts and not any((folder / name).is_file() for name in vocabularies):
         return "the tokenizer's files are missing"
     return None
 
@@ -251,7 +252,9 @@ def download(spec: ModelSpec, cache_dir: str | None = None, token: str | None = 
         raise RunFailure(f"cannot fetch {spec.checkpoint}{revision} ({reason})") from error
 
 
-def resolve_checkpoint(spec: ModelSpec, cache_dir: str | None = None, token: str | None = None) -> Path:
+def resolve_checkpoint(
+    spec: ModelSpec, cache_dir: str | None = None, token: str | None = None, parts: tuple[str, ...] = PARTS
+) -> Path:
     """Return a complete local folder of a checkpoint, from the cache if it is there, else from the hub.
 
     A nanoGPT checkpoint is converted into an ordinary folder, once.
@@ -260,12 +263,13 @@ def resolve_checkpoint(spec: ModelSpec, cache_dir: str | None = None, token: str
         spec: the model.
         cache_dir: where downloaded models are; None is huggingface_hub's own folder.
         token: access token of the hub.
+        parts: what the folder must have.
 
     Raises:
         UserError: if the folder or the cached copy is incomplete and cannot be fetched.
     """
     folder = cached_folder(spec, cache_dir)
-    problem = model_problem(spec, folder)
+    problem = model_problem(spec, folder, parts)
     if problem is None and spec.format == "nanogpt":
         from utils.nanogpt import convert
 

@@ -150,7 +150,10 @@ def suggest(trial: "optuna.Trial", name: str, spec: dict[str, Any], default: Any
     if kind == "categorical":
         return trial.suggest_categorical(name, values)
     method = trial.suggest_int if kind == "int" else trial.suggest_float
-    return method(name, min(values), max(values), **more)
+    try:
+        return method(name, min(values), max(values), **more)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--params.{name}: {error}") from None
 
 
 def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
@@ -179,6 +182,13 @@ def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
     optimize = dict(resolve_objects(settings.optimize_kwargs, OPTIMIZE_OBJECTS, "--optimize_kwargs"))
     if optimize.pop("n_jobs", 1) != 1:
         raise UserError("--optimize_kwargs.n_jobs: start the same command several times instead; they share the study")
+    trials = optimize.get("n_trials")
+    if trials is not None and (type(trials) is not int or trials < 0):
+        raise UserError(f"--optimize_kwargs.n_trials must be a whole number or None, got {trials!r}")
+    known = inspect.signature(optuna.Study.optimize).parameters
+    for name in optimize:
+        if name not in known:
+            raise UserError(f"--optimize_kwargs.{name}: unknown{nearest(name, known)}")
     if "storage" in kwargs:
         raise UserError(f"--study_kwargs.storage: studies are kept in a journal file, here {settings.journal}")
     settings.journal.parent.mkdir(parents=True, exist_ok=True)

@@ -314,6 +314,13 @@ def test_nothing_to_predict(here, invoke):
         ([*TRAIN, "--data_preprocessing_fn_kwargs.train.prop", "1"], "unexpected keyword argument 'prop'"),
         ([*TRAIN, "--data_preprocessing_fn_strategy.train", "twice"], "must be once or per_batch, got 'twice'"),
         ([*TRAIN, "--data_preprocessing_fn.train", "mask_random_tokens"], "has no mask token"),
+        (
+            [
+                *("--model_name_or_path", "bert", *TRAIN, "--data_preprocessing_fn.train", "mask_random_tokens"),
+                *("--data_preprocessing_fn_kwargs.train.mask_prop", "most"),
+            ],
+            "mask_prop must be above 0 and at most 1, got 'most'",
+        ),
         ([*TRAIN, "--train_optimizer_kwargs.lr", "-1"], "AdamW: Invalid learning rate: -1"),
         ([*TRAIN, "--train_optimizer_kwargs.lr", "fast"], "--train_optimizer_kwargs: AdamW: "),
         ([*TRAIN, "--train_optimizer_kwargs.momentum", "1"], "unexpected keyword argument 'momentum'"),

@@ -139,6 +139,9 @@ def test_one_baseline_for_all_losses(folders, files, monkeypatch):
     [
         ({"scaleby": [1, 2, 3]}, "scaleby: 3 values for 2 datasets"),
         ({"n_examples_per_batch": [1]}, "n_examples_per_batch: 1 values for 2 datasets"),
+        ({"scaleby": "much"}, "scaleby must be numbers, got 'much'"),
+        ({"n_examples_per_batch": 0}, "must be positive whole numbers, got 32 and 0"),
+        ({"batch_size": "x"}, "must be positive whole numbers, got 'x' and 20"),
         ({"max_sample_length": 2}, "no example of at most 2 tokens"),
     ],
 )

@@ -116,7 +116,8 @@ class KLBaselineLoss(nn.KLDivLoss):
         return_all: return the divergence of every example instead of the mean: shape [examples].
 
     Raises:
-        UserError: if lists are not as long as `dataset`, or a dataset has no example that is short enough.
+        UserError: for numbers that are none, lists that are not as long as `dataset`, or if a dataset has no
+            example that is short enough.
     """
 
     def __init__(
@@ -151,6 +152,13 @@ class KLBaselineLoss(nn.KLDivLoss):
         self.return_all = return_all
         self.scaleby = _one_each("scaleby", scaleby, paths)
         self.n_examples = _one_each("n_examples_per_batch", n_examples_per_batch, paths)
+        if not all(isinstance(scale, (int, float)) for scale in self.scaleby):
+            raise UserError(f"KLBaselineLoss.scaleby must be numbers, got {scaleby!r}")
+        if not all(type(count) is int and count > 0 for count in [batch_size, *self.n_examples]):
+            raise UserError(
+                "KLBaselineLoss: batch_size and n_examples_per_batch must be positive whole numbers, "
+                f"got {batch_size!r} and {n_examples_per_batch!r}"
+            )
         self.baseline = load_baseline(model.name_or_path, self.task, json.dumps(model_kwargs or {}), model.device)
         from transformers import AutoTokenizer
 

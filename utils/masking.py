@@ -81,8 +81,8 @@ def mask_random_spans(
     Raises:
         UserError: for numbers out of range, or a tokenizer without sentinels.
     """
-    if mean_noise_span_length < 1:
-        raise UserError(f"mean_noise_span_length must be at least 1, got {mean_noise_span_length}")
+    if not isinstance(mean_noise_span_length, (int, float)) or mean_noise_span_length < 1:
+        raise UserError(f"mean_noise_span_length must be at least 1, got {mean_noise_span_length!r}")
     text = text_positions(inputs, tokenizer)
     lengths = text.sum(1)
     # A span that stays comes first, so one token at least is left.
@@ -218,8 +218,8 @@ def _mask_token(tokenizer: Any) -> int:
 
 
 def _counts(text: Tensor, mask_prop: float) -> Tensor:
-    if not 0 < mask_prop <= 1:
-        raise UserError(f"mask_prop must be above 0 and at most 1, got {mask_prop}")
+    if not isinstance(mask_prop, (int, float)) or not 0 < mask_prop <= 1:
+        raise UserError(f"mask_prop must be above 0 and at most 1, got {mask_prop!r}")
     # In double precision, or 0.15 * 20 would be 2.
     return (text.sum(1) * torch.tensor(mask_prop, dtype=torch.float64) + 1e-9).long().clamp(min=1)
 

@@ -10,10 +10,16 @@ signals are left to the training processes, which Slurm reaches without help: th
 import argparse
 import signal
 import sys
+import time
 from argparse import REMAINDER, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 
 # How long the others may take to end once one process has: time to write a record, not to wait for the lost one.
 SHUTDOWN_SECONDS = 60
+# How long node 0 waits for the others to leave, all of whose work is done.
+LEAVING_SECONDS = 20
 
 
 def main() -> int:
@@ -25,7 +31,8 @@ def main() -> int:
         # A handler and not SIG_IGN, which the training processes would inherit.
         signal.signal(signum, lambda *_: None)
     try:
-        (run_accelerate if options.accelerate_config else run_torchrun)(options)
+        with last_to_leave(options):
+            (run_accelerate if options.accelerate_config else run_torchrun)(options)
     except ChildFailedError as error:
         status = error.get_first_failure()[1].exitcode
         return status if status > 0 else 128 - status
@@ -44,6 +51,30 @@ def parse_arguments() -> Namespace:
     parser.add_argument("script", help="the script to run")
     parser.add_argument("arguments", nargs=REMAINDER, help="its arguments")
     return parser.parse_args()
+
+
+@contextmanager
+def last_to_leave(options: Namespace) -> Iterator[None]:
+    """Keep node 0, which holds the store that the nodes meet at, until the others have left it.
+
+    torchrun's last barrier lets node 0 end as soon as it has passed itself; another node that has yet to
+    read the barrier's answer then prints a traceback, although all the work is done.
+    """
+    if options.nodes == 1:
+        yield
+        return
+    from torch.distributed import TCPStore
+
+    first, limit = options.node_rank == 0, timedelta(seconds=LEAVING_SECONDS)
+    host = {"host_name": options.address, "port": options.port, "timeout": limit, "wait_for_workers": False}
+    # multi_tenant: torchrun, in this same process, gets the same server.
+    store = TCPStore(**host, is_master=True, multi_tenant=True) if first else None
+    yield
+    with suppress(RuntimeError):
+        (store or TCPStore(**host, is_master=False)).add("left", 1)
+        end = time.monotonic() + LEAVING_SECONDS
+        while store and store.add("left", 0) < options.nodes and time.monotonic() < end:
+            time.sleep(0.05)
 
 
 def run_torchrun(options: Namespace) -> None:

@@ -12,50 +12,47 @@ any number of evaluations may run at once.
 import csv
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.corpus_load import DEFAULT_CORPUS, Corpus, open_corpus
-from utils.errors import UserError, nearest, run_script
-from utils.layout import RunLayout, atomic_path, check_writable, read_json, sha256_of_file, write_json
-from utils.options import CommonOptions, option, parse_options
+from utils.classification import ClassifierOptions, open_texts, typed_name
+from utils.corpus_load import Corpus
+from utils.errors import RunFailure, UserError, nearest, run_script
+from utils.language_database import TaskData
+from utils.layout import RunLayout, atomic_path, check_writable, read_json, write_json
+from utils.options import option, parse_options
 
 
 @dataclass(kw_only=True)
-class EvaluateOptions(CommonOptions):
+class EvaluateOptions(ClassifierOptions):
     """The options of evaluate.py."""
 
-    model_name: str = option(help="abbreviation of the fine-tuned model")
-    train_langs: str = option(help="language or languages that it was fine-tuned on: en-fr", metavar="LANGS")
     eval_lang: str | None = option(None, "language to evaluate on", metavar="LANG")
     eval_langs: list[str] | None = option(None, "languages to evaluate on, or all", metavar="LANG")
-    subfolder: str | None = option(None, "folder below outputs/ and models/ that the model was trained in")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
         "auto", "number format; auto is bf16 where the hardware has it, else fp32"
     )
     eval_token_budget: int | None = option(None, "tokens per batch, padding included", minimum=1, metavar="TOKENS")
-    corpus_path: str = option(DEFAULT_CORPUS, "folder of the register corpus", env="CORPUS_PATH", metavar="DIR")
     cache_dir: str = option(".cache", "where tokenised texts are kept for all runs")
     force: bool = option(False, "evaluate again what has been evaluated already")
 
 
 def main() -> int:
     """Run the script; returns 1 if a language failed."""
-    options = parse_options(EvaluateOptions, __doc__)
-    layout = RunLayout(
-        options.model_name, options.train_langs, options.subfolder, options.output_dir, options.models_dir
-    )
-    corpus = open_corpus(options.corpus_path)
-    langs = choose_langs(options, corpus)
-    check_trained(layout)
+    options, layout = find_trained(parse_options(EvaluateOptions, __doc__))
+    texts = open_texts(options, None)
+    langs = choose_langs(options, texts)
     check_writable(layout.outputs)
     if not options.force:
-        langs = skip_evaluated(langs, layout, corpus)
+        langs = skip_evaluated(langs, layout, texts)
         if not langs:
             return 0
 
-    evaluator = Evaluator(options, layout, corpus)
+    evaluator = Evaluator(options, layout, texts)
+    if options.task is None:
+        # A corpus has the same registers in all languages.
+        evaluator.registers_of(langs[0])
     failures: dict[str, str] = {}
     for lang in langs:
         try:
@@ -72,15 +69,39 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def choose_langs(options: EvaluateOptions, corpus: Corpus) -> list[str]:
+def find_trained(options: EvaluateOptions) -> tuple[EvaluateOptions, RunLayout]:
+    """Find the trained model; its task, database, datasets and type are those of its training unless others are given.
+
+    Raises:
+        UserError: if it is not there, not trained to its end, or was trained on texts of the other type.
+    """
+
+    def layout_of(name: str) -> RunLayout:
+        return RunLayout(name, options.train_langs, options.subfolder, options.output_dir, options.models_dir)
+
+    typed = f"{options.model_name}-{options.model_type}"
+    known = {typed} if options.model_type and layout_of(typed).model.is_dir() else set()
+    layout = layout_of(typed_name(options.model_name, options.model_type, known))
+    check_trained(layout)
+    trained = (read_json(layout.run_json) or {}).get("options", {})
+    model_type = trained.get("model_type") or "normal"
+    if options.model_type not in (None, model_type):
+        raise UserError(f"{layout.name} was trained with --model_type {model_type}, not {options.model_type}")
+    found = {"model_name": layout.model_name, "model_type": model_type, "task": options.task or trained.get("task")}
+    if found["task"] is not None:
+        found |= {name: getattr(options, name) or trained.get(name) for name in ("language_database", "dataset")}
+    return replace(options, **found), layout
+
+
+def choose_langs(options: EvaluateOptions, texts: Corpus | TaskData) -> list[str]:
     """Return the languages to evaluate on, each once."""
     langs = [*([options.eval_lang] if options.eval_lang else []), *(options.eval_langs or [])]
     if not langs:
         raise UserError("give the languages to evaluate on with --eval_langs (or --eval_lang), for instance all")
     if "all" in langs:
-        langs = [*corpus.languages("test"), *(lang for lang in langs if lang != "all")]
+        langs = [*texts.languages("test"), *(lang for lang in langs if lang != "all")]
         if not langs:
-            raise UserError(f"no test files in {corpus.root / 'corpus' / 'test'}")
+            raise UserError(f"no test files in {texts.name}")
     return list(dict.fromkeys(langs))
 
 
@@ -94,17 +115,16 @@ def check_trained(layout: RunLayout) -> None:
         raise UserError(f"{layout.name} is not trained to its end: {layout.run_json} says {record['status']!r}")
 
 
-def skip_evaluated(langs: list[str], layout: RunLayout, corpus: Corpus) -> list[str]:
-    """Return the languages without results on their present test files; name the others."""
+def skip_evaluated(langs: list[str], layout: RunLayout, texts: Corpus | TaskData) -> list[str]:
+    """Return the languages without results on their present test texts; name the others."""
     left = []
     for lang in langs:
-        result, path = read_json(layout.eval_json(lang)), corpus.root / "corpus" / "test" / f"{lang}.tsv"
-        if (
-            result is not None
-            and layout.predictions_csv(lang).is_file()
-            and path.is_file()
-            and result.get("data", {}).get("sha256") == sha256_of_file(path)
-        ):
+        result = read_json(layout.eval_json(lang)) if layout.predictions_csv(lang).is_file() else None
+        try:
+            present = texts.provenance("test", [lang])[0]["sha256"] if result else None
+        except (UserError, RunFailure):
+            present = None
+        if present is not None and result.get("data", {}).get("sha256") == present:
             print(f"{lang}: evaluated already (--force repeats it)")
         else:
             left.append(lang)
@@ -114,24 +134,29 @@ def skip_evaluated(langs: list[str], layout: RunLayout, corpus: Corpus) -> list[
 class Evaluator:
     """One loaded model and what it takes to evaluate it on any language."""
 
-    def __init__(self, options: EvaluateOptions, layout: RunLayout, corpus: Corpus):
+    def __init__(self, options: EvaluateOptions, layout: RunLayout, texts: Corpus | TaskData):
         from utils import device as machine
         from utils.models import classifier_labels, load_classifier
         from utils.tokenization import load_tokenizer
 
         machine.keep_freed_memory()
-        self.options, self.layout, self.corpus = options, layout, corpus
+        self.options, self.layout, self.texts = options, layout, texts
         self.device = machine.choose_device()
         self.precision = machine.choose_precision(options.precision)
         self.model = load_classifier(layout.model, self.device)
         self.tokenizer = load_tokenizer(layout.model)
         self.registers = classifier_labels(self.model)
-        unknown = [register for register in corpus.registers if register not in self.registers]
+
+    def registers_of(self, lang: str) -> list[str]:
+        """Return the registers of a language's texts, all of which the model knows."""
+        registers = self.texts.label_names([lang])
+        unknown = [register for register in registers if register not in self.registers]
         if unknown:
             raise UserError(
-                f"the corpus has registers that {layout.name} was not trained on: {', '.join(unknown)}; "
+                f"{self.texts.name} has registers that {self.layout.name} was not trained on: {', '.join(unknown)}; "
                 f"the model knows {', '.join(self.registers)}"
             )
+        return registers
 
     def evaluate(self, lang: str) -> str:
         """Evaluate on one language, write its files, return a line for the user."""
@@ -139,11 +164,11 @@ class Evaluator:
 
         from utils.batching import make_collator
         from utils.inference import predict_logits, softmax
-        from utils.tokenization import tokenize
+        from utils.tokenization import separator, tokenize
 
-        path = self.corpus.file("test", lang)
-        texts = self.corpus.load("test", lang)
-        labels = np.array([self.registers.index(self.corpus.registers[label]) for label in texts["label"]])
+        registers = self.registers_of(lang)
+        texts = self.texts.load("test", lang, separator(self.tokenizer))
+        labels = np.array([self.registers.index(registers[label]) for label in texts["label"]])
         dataset = tokenize(texts, self.tokenizer, self.tokenizer.model_max_length, Path(self.options.cache_dir))
         started = time.monotonic()
         logits = predict_logits(
@@ -158,7 +183,7 @@ class Evaluator:
         seconds = time.monotonic() - started
         predictions = logits.argmax(1)
         result = self.result(lang, labels, predictions, seconds)
-        result["data"] = {"path": str(path), "sha256": sha256_of_file(path)}
+        result["data"] = self.texts.provenance("test", [lang])[0]
         self.write_predictions(lang, labels, predictions, softmax(logits))
         write_json(self.layout.eval_json(lang), result)
         low, high = result["confidence_intervals"]["macro_f1"]

@@ -3,6 +3,7 @@
     python finetune.py --model_name xlmr --train_langs en-fr
     python finetune.py --model_name xlmr --train_langs en-fr --balanced --num_epochs 5 --subfolder balanced
     python finetune.py --model_name xlmr --train_langs en-fr --do_optimize --optimize_kwargs.n_trials 20
+    python finetune.py --model_name xlmr --task sentiment --train_langs russian-polish
     torchrun --nproc-per-node=2 finetune.py --model_name xlmr --train_langs en-fr
 
 The trained model goes to models/[SUBFOLDER/]MODEL-LANGS, its metrics to outputs/[SUBFOLDER/]MODEL-LANGS.
@@ -16,15 +17,17 @@ import shutil
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from utils.corpus_load import DEFAULT_CORPUS, Corpus, open_corpus
+from utils.classification import FinetuneOptions, open_texts, typed_name
+from utils.corpus_load import Corpus
 from utils.distributed import is_main_process, leave_process_group
 from utils.errors import UserError, run_script
+from utils.language_database import TaskData
 from utils.layout import RunLayout, RunRecord, check_writable, now, split_langs, timestamp, write_json
 from utils.option_values import object_path
-from utils.options import option, parse_options
-from utils.registry import ModelSpec, find_model, resolve_checkpoint
+from utils.options import parse_options
+from utils.registry import ModelSpec, find_model, load_registry, resolve_checkpoint
 from utils.resume import (
     CANCELLED,
     StopFlag,
@@ -35,38 +38,13 @@ from utils.resume import (
     recorded,
     run_trainer,
 )
-from utils.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, OptimizationOptions, study_defaults
 from utils.training_options import (
     DEFAULT_BATCH_SIZE,
     TEXTS_SHOWN,
-    TrainingOptions,
     check_tracker,
     early_stopping,
     training_arguments,
 )
-
-
-@dataclass(kw_only=True)
-class FinetuneOptions(TrainingOptions, OptimizationOptions):
-    """The options of finetune.py."""
-
-    model_name: str = option(help="abbreviation of the model in the registry (model2chckpt.json)")
-    train_langs: str = option(help="language to train on, or several joined by '-': en-fr", metavar="LANGS")
-    subfolder: str | None = option(None, "folder below outputs/ and models/, for experiments that differ otherwise")
-    balanced: bool = option(False, "weight the loss so that every register counts equally")
-    label_smoothing: float = option(0.0, "label smoothing of the loss", minimum=0, below=1)
-    mix: Literal["equal", "all", "temperature"] = option(
-        "equal", "texts per language: as many of each as the smallest has, all, or in between (--mix_exponent)"
-    )
-    mix_exponent: float = option(
-        0.3, "--mix temperature: share of a language proportional to its size to this power", minimum=0, maximum=1
-    )
-    validation_size: float = option(0.2, "part of the texts kept for validation, stratified", above=0, below=1)
-    max_train_texts: int | None = option(None, "train on at most so many texts", minimum=1)
-    corpus_path: str = option(DEFAULT_CORPUS, "folder of the register corpus", env="CORPUS_PATH", metavar="DIR")
-    study_kwargs: dict = option(study_defaults("maximize"), STUDY_HELP, imports=STUDY_OBJECTS)
-    params: dict = option({"learning_rate": {"values": [1e-5, 1e-4], "suggest_kwargs": {"log": True}}}, PARAMS_HELP)
-
 
 # Hyperparameters that --params can name, with the type of those that have no value of their own.
 SEARCHABLE = {
@@ -91,7 +69,8 @@ class Run:
     settings: dict[str, Any]
     layout: RunLayout
     spec: ModelSpec
-    corpus: Corpus
+    texts: Corpus | TaskData
+    registers: list[str]
     langs: list[str]
     record: RunRecord
     stop: StopFlag
@@ -100,19 +79,22 @@ class Run:
 def main() -> int:
     """Run the script; returns its exit status."""
     options = parse_options(FinetuneOptions, __doc__)
+    known = load_registry(options.model_registry)
+    options = replace(options, model_name=typed_name(options.model_name, options.model_type, known))
     layout = RunLayout(
         options.model_name, options.train_langs, options.subfolder, options.output_dir, options.models_dir
     )
     spec = find_model(options.model_name, options.model_registry)
-    corpus = open_corpus(options.corpus_path)
     langs = split_langs(options.train_langs)
-    data = {"corpus": str(corpus.root), "files": corpus.provenance("train", langs), "registers": corpus.registers}
+    texts = open_texts(options, langs)
+    registers = texts.label_names(langs)
+    data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": registers}
     check_tracker(options.report_to)
     check_writable(layout.outputs, layout.model)
     settings = resolve_settings(options, spec)
 
     if options.do_optimize:
-        search(options, settings, layout, spec, corpus, langs, data)
+        search(options, settings, layout, spec, texts, registers, langs, data)
         return 0
     with only_run(layout) if is_main_process() else contextlib.nullcontext():
         if not may_run(layout, settings, data, options.force):
@@ -120,7 +102,7 @@ def main() -> int:
             return 0
         record = RunRecord(layout.run_json, settings, data)
         stop = StopFlag(layout.handover, lambda: record.write("failed", error=CANCELLED, ended=now()))
-        run = Run(options, settings, layout, spec, corpus, langs, record, stop)
+        run = Run(options, settings, layout, spec, texts, registers, langs, record, stop)
         stop.listen()
         train(run)
     return 0
@@ -189,14 +171,14 @@ def prepare(run: Run) -> Prepared:
     from utils import device as machine
     from utils.models import choose_max_length, load_config
     from utils.splits import prepare_training_data
-    from utils.tokenization import load_tokenizer
+    from utils.tokenization import load_tokenizer, separator
 
     options = run.options
     machine.keep_freed_memory()
     tokenizer = load_tokenizer(folder)
     max_length = choose_max_length(load_config(folder), run.settings["max_length"])
     data = prepare_training_data(
-        {lang: run.corpus.load("train", lang) for lang in run.langs},
+        {lang: run.texts.load("train", lang, separator(tokenizer)) for lang in run.langs},
         tokenizer,
         max_length=max_length,
         cache_dir=Path(options.cache_dir),
@@ -227,7 +209,7 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
     from utils.models import build_classifier
     from utils.training import ClassifierTrainer
 
-    data, registers = prepared.data, run.corpus.registers
+    data, registers = prepared.data, run.registers
     labels = np.asarray(data.train["label"])
     arguments = training_arguments(
         options,
@@ -269,7 +251,7 @@ def fit(run: Run) -> str:
     from utils.training import save_model, train_report
 
     trainer = make_trainer(run, prepared, run.options)
-    registers, arguments = run.corpus.registers, trainer.args
+    registers, arguments = run.registers, trainer.args
     run.record.content |= {
         "device": machine.describe_device(arguments.device),
         "num_processes": arguments.world_size,

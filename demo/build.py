@@ -52,7 +52,7 @@ def build_corpus(folder: Path, train_texts: dict[str, int] = TRAIN_TEXTS, test_t
             path = folder / "corpus" / split / f"{lang}.tsv"
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w", encoding="utf-8", newline="") as file:
-                rows = make_texts(lang, size, random.Random(f"{SEED} {lang} {split}"))  # noqa: S311
+                rows = make_texts(lang, size, random.Random(f"{SEED} {lang} {split}"))
                 csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
 
 

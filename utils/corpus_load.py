@@ -33,6 +33,15 @@ class Corpus:
     register_names: dict[str, str]
     language_names: dict[str, str]
 
+    @property
+    def name(self) -> str:
+        """Where the texts come from, for run.json."""
+        return str(self.root)
+
+    def label_names(self, langs: list[str]) -> list[str]:
+        """Return the registers in label order; they are the same for all languages."""
+        return self.registers
+
     def file(self, split: str, lang: str) -> Path:
         """Return the file of one language and split ("train" or "test").
 
@@ -49,8 +58,14 @@ class Corpus:
         """Return the languages that have a file in this split, sorted."""
         return sorted(path.stem for path in (self.root / "corpus" / split).glob("*.tsv"))
 
-    def load(self, split: str, lang: str) -> "datasets.Dataset":
-        """Load one language as a dataset with the columns text, label (index into `registers`) and lang."""
+    def load(self, split: str, lang: str, separator: str = "") -> "datasets.Dataset":
+        """Load one language as a dataset with the columns text, label (index into `registers`) and lang.
+
+        Args:
+            split: "train" or "test".
+            lang: the language.
+            separator: for datasets whose texts are in several columns; here each is one text.
+        """
         import datasets
 
         path = self.file(split, lang)
@@ -98,6 +113,22 @@ def _read_names(path: Path) -> dict[str, str]:
     return names
 
 
+def read_utf8(path: Path) -> str:
+    """Read a text file exactly as it is, without the mark that some programs put before UTF-8.
+
+    Raises:
+        UserError: with file and line, if it is not UTF-8.
+    """
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: not valid UTF-8 (byte 0x{content[error.start]:02x}); convert the file"
+        ) from None
+
+
 def read_tsv(path: Path, registers: list[str]) -> list[tuple[str, str]]:
     """Read ``register <tab> text`` rows exactly as they were written.
 
@@ -107,14 +138,7 @@ def read_tsv(path: Path, registers: list[str]) -> list[tuple[str, str]]:
     Raises:
         UserError: with file and line, for invalid UTF-8, a malformed row or an unknown register.
     """
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line}: not valid UTF-8 (byte 0x{content[error.start]:02x}); convert the file"
-        ) from None
+    text = read_utf8(path)
     # The csv module ends a row at a lone carriage return, which writers with "\n" line ends leave
     # unquoted: it travels as a character that the file does not hold.
     stand_in = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in text)

@@ -124,7 +124,7 @@ def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
     if entry.get("format", "hf") not in FORMATS:
         raise UserError(f"{where}: unknown format {entry['format']!r}; known: {', '.join(FORMATS)}")
     others = {key: value for key, value in entry.items() if key != "checkpoint"}
-    checkpoint = _checkpoint(file, entry["checkpoint"])
+    checkpoint = local_or_hub(file, entry["checkpoint"])
     if entry.get("format") == "nanogpt":
         checkpoint = str((file.parent / Path(entry["checkpoint"]).expanduser()).resolve())
         others["tokenizer"] = _nanogpt_tokenizer(file, where, entry.get("tokenizer"))
@@ -140,11 +140,11 @@ def _nanogpt_tokenizer(file: Path, where: str, given: Any) -> dict[str, str]:
     return {name: str((file.parent / Path(str(path)).expanduser()).resolve()) for name, path in given.items()}
 
 
-def _checkpoint(file: Path, checkpoint: str) -> str:
-    """Make local folders absolute; relative ones are relative to the registry file."""
-    folder = file.parent / Path(checkpoint).expanduser()
-    looks_local = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1
-    return str(folder.resolve()) if looks_local or folder.is_dir() else checkpoint
+def local_or_hub(file: Path, name: str) -> str:
+    """Return what a file names: a folder as an absolute path (relative ones are relative to the file), or a hub id."""
+    folder = file.parent / Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return str(folder.resolve()) if looks_local or folder.is_dir() else name
 
 
 def nanogpt_files(spec: ModelSpec) -> list[Path]:

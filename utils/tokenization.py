@@ -33,6 +33,11 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
+def separator(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return what the tokenizer puts between two texts: its separator, or else what it ends a text with."""
+    return tokenizer.sep_token or tokenizer.eos_token or " "
+
+
 def tokenize(
     dataset: "datasets.Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int, cache_dir: Path
 ) -> "datasets.Dataset":

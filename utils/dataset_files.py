@@ -1,0 +1,210 @@
+"""Reads the splits of a dataset: local CSV, TSV, JSON lines or Parquet files, a saved datasets folder, the hub.
+
+Texts come back as they were written: nothing is taken for a missing value, no column of digits for numbers.
+"""
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.corpus_load import read_utf8
+from utils.errors import RunFailure, UserError, nearest
+
+if TYPE_CHECKING:
+    import datasets
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*DELIMITERS, ".jsonl", ".parquet")
+SPLIT_FIELD = "{split}"
+# How long a hub that has had too many requests is waited for, unless it says so itself, and how often.
+RATE_LIMIT_SECONDS, RATE_LIMIT_TRIES = 60, 10
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Where a dataset is.
+
+    Attributes:
+        name: a folder (with files SPLIT.csv, .tsv, .jsonl or .parquet, or saved by `save_to_disk`), a file with
+            ``{split}`` in its name, both as absolute paths, or the id of a dataset of the hub.
+        subset: of a dataset of the hub, for those that have several.
+        revision: of the hub.
+    """
+
+    name: str
+    subset: str | None = None
+    revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine rather than on the hub."""
+        return Path(self.name).is_absolute()
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether it is a folder that `datasets.DatasetDict.save_to_disk` made."""
+        return (Path(self.name) / "dataset_dict.json").is_file()
+
+    def file(self, split: str) -> Path:
+        """Return the file of one split of a local dataset.
+
+        Raises:
+            UserError: if there is none, or several.
+        """
+        if SPLIT_FIELD in self.name:
+            files = [Path(self.name.replace(SPLIT_FIELD, split))]
+            if files[0].suffix not in SUFFIXES:
+                raise UserError(f"{files[0]}: expected a file of one of the types {', '.join(SUFFIXES)}")
+        else:
+            files = [Path(self.name) / f"{split}{suffix}" for suffix in SUFFIXES]
+        found = [file for file in files if file.is_file()]
+        if len(found) > 1:
+            raise UserError(f"{found[0]} and {found[1]} are both there; keep the one to read")
+        if not found:
+            raise UserError(self._nothing_there(split, files[0]))
+        return found[0]
+
+    def _nothing_there(self, split: str, file: Path) -> str:
+        if SPLIT_FIELD in self.name:
+            return f"{file} does not exist"
+        folder = Path(self.name)
+        if folder.is_file():
+            return f"{folder} is one file; expected a folder of splits, or a name with {SPLIT_FIELD} in it"
+        if (folder / "state.json").is_file():
+            return f"{folder} is a saved dataset without splits; save a datasets.DatasetDict"
+        if not folder.is_dir():
+            return f"the dataset folder {folder} does not exist"
+        others = [path.stem for path in folder.iterdir() if path.suffix in SUFFIXES]
+        return f"{folder}: no file {split} of one of the types {', '.join(SUFFIXES)}{nearest(split, others)}"
+
+
+def load_split(source: DatasetSource, split: str) -> "datasets.Dataset":
+    """Load one split with all its columns, in the order of the data.
+
+    Raises:
+        UserError: for a dataset or a split that is not there, or a malformed file, with its line.
+        RunFailure: if the hub does not give it.
+    """
+    if source.is_local and not source.is_saved:
+        return read_file(source.file(split))
+    import datasets
+
+    datasets.disable_progress_bars()
+    if source.is_saved:
+        splits = datasets.load_from_disk(source.name)
+        if split not in splits:
+            raise UserError(f"{source.name}: no split {split!r}{nearest(split, splits)}")
+        return splits[split]
+    return from_hub(lambda: datasets.load_dataset(source.name, source.subset, split=split, revision=source.revision))
+
+
+def from_hub(load: "Callable[[], datasets.Dataset]") -> "datasets.Dataset":
+    """Call a function that asks the hub, and again when the hub has had too many requests.
+
+    Raises:
+        RunFailure: if it fails otherwise.
+    """
+    for _ in range(RATE_LIMIT_TRIES):
+        try:
+            return load()
+        except Exception as error:
+            # The library raises errors of a dozen types, its own and those of what it is built on.
+            seconds = _rate_limit(error)
+            if seconds is None:
+                reason = str(error).strip().splitlines()[0]
+                advice = "python -m utils.language_database fetches it where there is internet"
+                raise RunFailure(f"{reason}; {advice}") from error
+            print(f"the hub asks to wait: {seconds} seconds", file=sys.stderr, flush=True)
+            time.sleep(seconds)
+    raise RunFailure(f"the hub has had too many requests, {RATE_LIMIT_TRIES} times; try again later")
+
+
+def _rate_limit(error: BaseException | None) -> int | None:
+    """Return for how many seconds the hub wants to be left alone, None if that is not what is wrong."""
+    from huggingface_hub.utils import HfHubHTTPError, parse_ratelimit_headers
+
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(error, HfHubHTTPError) and response is not None and response.status_code == 429:
+            limit, seconds = parse_ratelimit_headers(response.headers), response.headers.get("retry-after", "")
+            return limit.reset_in_seconds if limit else int(seconds) if seconds.isdigit() else RATE_LIMIT_SECONDS
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def read_file(path: Path) -> "datasets.Dataset":
+    """Read a CSV, TSV, JSON lines or Parquet file with all its columns.
+
+    Raises:
+        UserError: if it is malformed, with the line.
+    """
+    import datasets
+
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            return datasets.Dataset(pyarrow.parquet.read_table(path))
+        except pyarrow.ArrowInvalid as error:
+            raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+    rows = read_json_lines(path) if path.suffix == ".jsonl" else read_table(path)
+    if not rows:
+        raise UserError(f"{path}: there are no rows in it")
+    try:
+        return datasets.Dataset.from_list(rows)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: a column holds values of several types ({str(error).splitlines()[0]})") from None
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a CSV or TSV file with a header, quoted as Python's csv module quotes; every value is a string.
+
+    Raises:
+        UserError: with file and line, for invalid UTF-8, a bad header or a row of another length.
+    """
+    csv.field_size_limit(sys.maxsize)
+    # Lines keep their ends; splitlines() would also split at U+2028 and others, inside a text.
+    lines = read_utf8(path).split("\n")
+    lines = [f"{line}\n" for line in lines[:-1]] + [line for line in lines[-1:] if line]
+    reader = csv.reader(lines, delimiter=DELIMITERS[path.suffix], strict=True)
+    rows, line = [], 1
+    try:
+        header = next(reader, [])
+        if not header or "" in header or len(set(header)) < len(header):
+            raise UserError(f"{path}, line 1: expected a header with a different name for each column, got {header}")
+        line = reader.line_num + 1
+        for row in reader:
+            if len(row) != len(header):
+                raise UserError(f"{path}, line {line}: expected {len(header)} columns as in the header, got {len(row)}")
+            rows.append(dict(zip(header, row, strict=True)))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {line}: malformed row ({error})") from None
+    return rows
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a file with a JSON object per line, all with the same keys.
+
+    Raises:
+        UserError: with file and line.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(read_utf8(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not valid JSON: {error}") from None
+        if not isinstance(row, dict) or (rows and set(row) != set(rows[0])):
+            expected = f"an object with the keys {', '.join(rows[0])}" if rows else "an object"
+            raise UserError(f"{path}, line {number}: expected {expected}, got {line[:60]}")
+        rows.append(row)
+    return rows

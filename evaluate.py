@@ -200,6 +200,7 @@ class Evaluator:
         return {
             "model": self.options.model_name,
             "train_langs": self.options.train_langs,
+            **({"task": self.options.task} if self.options.task else {}),
             "eval_lang": lang,
             "num_texts": len(labels),
             **{name: float(value) for name, value in summary_metrics(matrix).items()},

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.figures import heat_map, new_figure
+from utils.figures import CHARACTER_WIDTH, heat_map, new_figure, room_for
 from utils.results import RunResults, choose, order_langs
 
 if TYPE_CHECKING:
@@ -52,19 +52,24 @@ def confusion_figure(run: RunResults, langs: list[str], ignore_summary: bool) ->
     rows = math.ceil(num_panels / columns)
     size = max(len(registers), 5)
     inner = (size * CELL_WIDTH, size * CELL_HEIGHT)
-    panel = (LEFT + inner[0] + RIGHT, TOP + inner[1] + BOTTOM)
+    # Room for the longest "name (1,234)".
+    left_margin = max(LEFT, 0.4 + CHARACTER_WIDTH * (max(map(len, registers)) + 6))
+    rotation, below = room_for(registers, inner[0] / len(registers))
+    panel = (left_margin + inner[0] + RIGHT, TOP + inner[1] + BOTTOM + below)
     width, height = columns * panel[0], rows * panel[1] + TITLE
     figure = new_figure(width, height)
     title = f"{run.model} trained on {run.train_langs}"
     figure.text(0.5, 1 - 0.28 / height, title, ha="center", va="center", size=min(14, 100 * width / len(title)))
     for index in range(num_panels):
         row, column = divmod(index, columns)
-        left, bottom = column * panel[0] + LEFT, height - TITLE - (row + 1) * panel[1] + BOTTOM
+        left = column * panel[0] + left_margin
+        bottom = height - TITLE - (row + 1) * panel[1] + BOTTOM + below
         axes = figure.add_axes((left / width, bottom / height, inner[0] / width, inner[1] / height))
         if index == 0 and not ignore_summary:
             draw_training_registers(axes, run, registers)
         else:
             draw_confusion_matrix(axes, run.evaluations[langs[index - (not ignore_summary)]])
+        axes.tick_params(axis="x", labelrotation=rotation)
     return figure
 
 
@@ -82,12 +87,12 @@ def draw_training_registers(axes: "Axes", run: RunResults, registers: list[str])
     for position, count in zip(positions, train + validation, strict=True):
         axes.annotate(str(count), (position, count), (0, 2), textcoords="offset points", ha="center", size=7)
     axes.set_xticks(positions, registers)
-    axes.margins(y=0.15)
+    axes.margins(y=0.35)
     axes.set_title(f"training texts: {train.sum():,} + {validation.sum():,}")
-    axes.set_xlabel("register")
+    axes.set_xlabel(label_word(run.evaluations))
     axes.set_ylabel("texts")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=7, loc="upper center", ncols=2)
 
 
 def draw_confusion_matrix(axes: "Axes", result: dict[str, Any]) -> None:
@@ -107,5 +112,11 @@ def draw_confusion_matrix(axes: "Axes", result: dict[str, Any]) -> None:
         ]
     )
     axes.set_title(f"{result['eval_lang']}: {totals.sum():,} texts, macro F1 {result['macro_f1']:.2f}")
-    axes.set_xlabel("predicted register")
-    axes.set_ylabel("true register (texts)")
+    word = label_word({"": result})
+    axes.set_xlabel(f"predicted {word}")
+    axes.set_ylabel(f"true {word} (texts)")
+
+
+def label_word(evaluations: dict[str, dict[str, Any]]) -> str:
+    """Return what labels are called: registers, unless the texts are those of another task."""
+    return "label" if any(result.get("task") for result in evaluations.values()) else "register"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = "Purples"
+# Inches, of a character of the axes' labels.
+CHARACTER_WIDTH = 0.085
 NO_VALUE = "#e4e4e4"
 FORMATS = ("png", "pdf", "svg")
 # Embedded TrueType fonts, so that text in vector files stays text.
@@ -56,6 +58,17 @@ def heat_map(axes: "Axes", shares: np.ndarray, texts: np.ndarray, size: float = 
     axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
+
+
+def room_for(names: list[str], width: float) -> tuple[int, float]:
+    """Return how names fit below cells: rotation in degrees, and the height that it takes beyond a line, in inches.
+
+    Args:
+        names: what is written below the cells.
+        width: of a cell, in inches.
+    """
+    longest = CHARACTER_WIDTH * max(map(len, names))
+    return (0, 0.0) if longest < width else (90, longest - 0.1)
 
 
 def save_figure(figure: "Figure", path: Path, formats: list[str]) -> list[Path]:

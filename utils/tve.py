@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.figures import heat_map, new_figure
+from utils.figures import CHARACTER_WIDTH, heat_map, new_figure, room_for
 from utils.metrics import METRICS
 from utils.results import RunResults, choose
 
@@ -69,17 +69,19 @@ def shared_first(train_langs: set[str], eval_langs: set[str]) -> tuple[list[str]
 def train_vs_eval_figure(runs: list[RunResults], grid: MatrixGrid) -> Any:
     """Return the figure: a row of panels per metric, a column per model."""
     models, metrics, rows, columns = grid.models, grid.metrics, grid.rows, grid.columns
-    left = 0.55 + 0.085 * max(len(name) for name in rows)
+    left = 0.55 + CHARACTER_WIDTH * max(len(name) for name in rows)
     # Wide enough for its title, however few the languages.
     inner = (max(len(columns) * CELL_WIDTH, 1.9), max(len(rows) * CELL_HEIGHT, 0.7))
-    panel = (left + inner[0] + RIGHT, TOP + inner[1] + BOTTOM)
+    rotation, below = room_for(columns, inner[0] / len(columns))
+    bottom = BOTTOM + below
+    panel = (left + inner[0] + RIGHT, TOP + inner[1] + bottom)
     width, height = len(models) * panel[0], len(metrics) * panel[1] + TITLE
     figure = new_figure(width, height)
     figure.text(0.5, 1 - 0.25 / height, "training against evaluation language", ha="center", va="center", size=11)
     results = {(run.model, run.train_langs): run for run in runs}
     for metric_index, metric in enumerate(metrics):
         for model_index, model in enumerate(models):
-            x, y = model_index * panel[0] + left, height - TITLE - (metric_index + 1) * panel[1] + BOTTOM
+            x, y = model_index * panel[0] + left, height - TITLE - (metric_index + 1) * panel[1] + bottom
             axes = figure.add_axes((x / width, y / height, inner[0] / width, inner[1] / height))
             values = np.full((len(rows), len(columns)), np.nan)
             for row, train in enumerate(rows):
@@ -88,6 +90,7 @@ def train_vs_eval_figure(runs: list[RunResults], grid: MatrixGrid) -> Any:
                     if lang in evaluations:
                         values[row, column] = evaluations[lang][metric]
             draw_matrix(axes, values, rows, columns)
+            axes.tick_params(axis="x", labelrotation=rotation)
             axes.set_title(f"{model}: {metric_title(metric)}")
     return figure
 

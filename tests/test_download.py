@@ -17,8 +17,8 @@ TOKEN = "hf_secretsecretsecretsecretsecret"
 class Hub(ThreadingHTTPServer):
     """A hub with one repository, someone/tiny, whose revision v1 has an older README."""
 
-    def __init__(self, folder):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, folder, handler=None):
+        super().__init__(("127.0.0.1", 0), handler or Handler)
         self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
         self.files |= {
             "pytorch_model.bin": b"a pickle that must not be fetched",

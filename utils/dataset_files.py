@@ -90,11 +90,11 @@ def load_split(source: DatasetSource, split: str) -> "datasets.Dataset":
         UserError: for a dataset or a split that is not there, or a malformed file, with its line.
         RunFailure: if the hub does not give it.
     """
-    if source.is_local and not source.is_saved:
-        return read_file(source.file(split))
     import datasets
 
     datasets.disable_progress_bars()
+    if source.is_local and not source.is_saved:
+        return read_file(source.file(split))
     if source.is_saved:
         splits = datasets.load_from_disk(source.name)
         if split not in splits:

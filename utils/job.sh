@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What run_train.sh and run_eval.sh share, inside a job: which combination it is, its log, its environment, its end.
+# What run_train.sh, run_eval.sh and the templates of jobs/ share, inside a job: what it is about, its log, its
+# environment, its end.
 
 # begin_task KIND PROJECT MANIFEST OFFSET
 # Read this task's line of the manifest into `folder` and `arguments`, and send all output to the combination's log.
@@ -16,8 +17,21 @@ begin_task() {
     mapfile -t -d $'\t' arguments < <(printf '%s' "$line")
     folder=${arguments[0]}
     arguments=("${arguments[@]:2}")
-    mkdir -p "$folder"
-    exec >>"$folder/$kind.txt" 2>&1
+    open_log "$folder/$kind.txt"
+}
+
+# begin_job PROJECT LOG: the same for a script that knows what it is about, in a job or, without Slurm, outside.
+begin_job() {
+    kind=train project=$1
+    task=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+    task=${task:-${SLURM_JOB_ID:-}}
+    open_log "$2"
+}
+
+# open_log FILE: send all output there.
+open_log() {
+    mkdir -p "$(dirname "$1")"
+    exec >>"$1" 2>&1
     echo "=== job $task, restart ${SLURM_RESTART_COUNT:-0}, on ${SLURM_JOB_NODELIST:-}, starts $(date +%FT%T%z)"
     # Slurm signals this shell too: it stays to say how the script ended.
     trap : TERM
@@ -42,6 +56,7 @@ load_environment() {
 # has queued it again already; evaluations do not exceed their time by being repeated.
 may_go_on() {
     local answer
+    [[ $task ]] || return 1
     answer=$(scontrol show job --oneliner "$task") || return 1
     [[ $answer == *" Restarts=${SLURM_RESTART_COUNT:-0} "* ]] || return 1
     [[ $answer == *" JobState=RUNNING "* || ($kind == train && $answer == *" Reason=TimeLimit "*) ]]

@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from utils.config_files import read_config
 from utils.dataset_files import SPLIT_FIELD, DatasetSource, load_split
 from utils.errors import RunFailure, UserError, nearest, run_script
 from utils.layout import check_lang
-from utils.options import PROJECT, CommonOptions, option, parse_options, read_config
+from utils.options import PROJECT, CommonOptions, option, parse_options
 from utils.registry import local_or_hub
 
 if TYPE_CHECKING:

@@ -17,24 +17,24 @@ import dataclasses
 import functools
 import json
 import os
-import re
 import sys
 import typing
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers.hf_argparser import HfArgumentParser
 
+from utils.config_files import read_config
 from utils.errors import UserError, nearest
 from utils.option_values import Objects, json_object, merge, nested, resolve_objects, scalar, unquoted
 
 PROJECT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = PROJECT / "config" / "default.json"
 # What `option` adds to a field and argparse must not see.
-OWN_METADATA = ("env", "imports", "shared", "minimum", "maximum", "above", "below")
+OWN_METADATA = ("env", "imports", "shared", "positional", "minimum", "maximum", "above", "below")
 
 
 def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) -> Any:
@@ -45,7 +45,8 @@ def option(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) 
         help: one sentence for ``--help``.
         metadata: `aliases` (list of option strings), `metavar`; `env` (name of an environment variable that
             stands in); `imports` (an `Objects`: the value, or some of it, are classes or functions);
-            `shared` (False: config/default.json does not set it); `minimum`, `maximum` (inclusive bounds),
+            `shared` (False: config/default.json does not set it); `positional` (given without its name);
+            `minimum`, `maximum` (inclusive bounds),
             `above`, `below` (exclusive bounds).
     """
     metadata = {**metadata, "help": help.replace("%", "%%")}
@@ -77,6 +78,8 @@ class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter)
         return super()._get_help_string(action)
 
     def _format_action_invocation(self, action):
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
         spellings = [s for s in action.option_strings if "-" not in s.lstrip("-") or "_" not in action.dest]
         if action.nargs in (0, "?"):
             return ", ".join(spellings)
@@ -91,10 +94,26 @@ class OptionParser(HfArgumentParser):
         options_class: a dataclass whose fields are made by `option`.
         description: shown above the options by ``--help``; usually the script's docstring.
         default_config: the file at the bottom of the cascade (skipped when it does not exist).
+        passes_on: a dataclass of another script's options: what config files say of those is not taken but
+            collected in `passed_on`, for a script that starts the other one.
     """
 
-    def __init__(self, options_class: type, description: str = "", default_config: Path = DEFAULT_CONFIG):
+    def __init__(
+        self,
+        options_class: type,
+        description: str = "",
+        default_config: Path = DEFAULT_CONFIG,
+        passes_on: type | None = None,
+    ):
         self.fields = {field.name: field for field in dataclasses.fields(options_class)}
+        others = {field.name: field for field in dataclasses.fields(passes_on)} if passes_on else {}
+        self.passes_on, self.passed_on = set(others), {}
+        # Config files may use any of an option's names.
+        self.names = {
+            alias.lstrip("-").replace("-", "_"): name
+            for name, field in (others | self.fields).items()
+            for alias in field.metadata.get("aliases", [])
+        }
         self.default_config = default_config
         self.origins: dict[str, str] = {}
         super().__init__(options_class, description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
@@ -103,11 +122,14 @@ class OptionParser(HfArgumentParser):
                 action.type = _value_type(action.type, self._takes_none(action.dest))
             if action.option_strings and action.option_strings[0].startswith("--no_"):
                 action.help = f"not --{action.dest}"
-        required = [f"{a.option_strings[0]} {a.dest.upper()}" for a in self._actions if a.required]
+        required = [" ".join([*a.option_strings[:1], a.dest.upper()]) for a in self._actions if a.required]
         self.usage = " ".join(["%(prog)s", *required, "[options]"])
 
     @staticmethod
     def _parse_dataclass_field(parser, field):
+        if field.metadata.get("positional"):
+            parser.add_argument(field.name, nargs="+", help=field.metadata["help"])
+            return
         public = {key: value for key, value in field.metadata.items() if key not in OWN_METADATA}
         plain = dataclasses.field(default=field.default, default_factory=field.default_factory, metadata=public)
         plain.name, plain.type = field.name, json_object if field.type in (dict, dict | None) else field.type
@@ -117,8 +139,12 @@ class OptionParser(HfArgumentParser):
         """Raise instead of printing the whole usage: two lines are enough for a mistyped option."""
         raise UserError(f"{message}\nsee {self.prog} --help")
 
-    def parse(self, argv: list[str] | None = None) -> Any:
+    def parse(self, argv: list[str] | None = None, layers: Sequence[tuple[str, dict[str, Any]]] = ()) -> Any:
         """Parse `argv` (default: the command line) into an instance of the options class.
+
+        Args:
+            argv: the arguments.
+            layers: where they come from and options, as if from config files given after all others.
 
         Raises:
             UserError: for anything that the user got wrong, in the command line or in a config file.
@@ -126,7 +152,7 @@ class OptionParser(HfArgumentParser):
         argv = list(sys.argv[1:] if argv is None else argv)
         argv, dotted = self._take_dotted(argv)
         self._take_environment()
-        self._take_config(argv)
+        self._take_config(argv, layers)
         if {"--print_config", "--print-config"} & set(argv):
             for action in self._actions:
                 # What is missing is seen.
@@ -175,6 +201,9 @@ class OptionParser(HfArgumentParser):
         if value is not None:
             super()._check_value(action, value)
 
+    def _is_shared(self, name: str) -> bool:
+        return self.fields[name].metadata.get("shared", True)
+
     def _is_dict(self, name: str) -> bool:
         return name in self.fields and self.fields[name].type in (dict, dict | None)
 
@@ -209,20 +238,49 @@ class OptionParser(HfArgumentParser):
             if variable and os.environ.get(variable):
                 self._set_default(name, os.environ[variable], f"environment variable {variable}")
 
-    def _take_config(self, argv: list[str]) -> None:
-        paths = [] if "config" not in self.fields else _config_arguments(argv)
-        cascade = [(self.default_config, False)] if self.default_config.is_file() else []
-        cascade += [(Path(path), True) for path in paths]
-        for path, given in cascade:
-            for key, value in read_config(path).items():
+    def _take_config(self, argv: list[str], layers: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        if self.default_config.is_file():
+            for key, value in read_config(self.default_config).items():
                 name = key.replace("-", "_")
-                if not given and name in self.fields and not self.fields[name].metadata.get("shared", True):
-                    continue
-                if name not in self.fields or name == "config":
-                    if given:
-                        raise UserError(f"{path}: unknown key {key!r}{nearest(name, self.fields)}")
-                    continue
-                self._set_default(name, value, str(path))
+                if name in self.fields and name != "config" and self._is_shared(name):
+                    self._set_default(name, value, str(self.default_config))
+        for origin, content in (*((path, read_config(Path(path))) for path in self._config_paths(argv)), *layers):
+            for key, value in content.items():
+                name = self.names.get(key.replace("-", "_"), key.replace("-", "_"))
+                if name in self.passes_on and (name not in self.fields or not self._is_shared(name)):
+                    self.passed_on = merge(self.passed_on, {name: value})
+                elif name not in self.fields or name == "config":
+                    raise UserError(f"{origin}: unknown key {key!r}{nearest(name, {*self.fields, *self.passes_on})}")
+                else:
+                    self._set_default(name, value, origin)
+
+    def _config_paths(self, argv: list[str]) -> list[str]:
+        """Find the config files on a command line whose other options have not been read yet."""
+        if "config" not in self.fields:
+            return []
+        if self.fields["config"].metadata.get("positional"):
+            # What is required may come from the files.
+            required = [action for action in self._actions if action.required and action.dest != "config"]
+            for action in required:
+                action.required = False
+            try:
+                paths = self.parse_known_args(argv)[0].config
+            except ArgumentError as error:
+                self.error(str(error))
+            for action in required:
+                action.required = True
+            return paths
+        paths, reading = [], False
+        for token in argv:
+            if token == "--config":
+                reading = True
+            elif token.startswith("--config="):
+                paths.append(token.partition("=")[2])
+            elif token.startswith("--"):
+                reading = False
+            elif reading:
+                paths.append(token)
+        return paths
 
     def _set_default(self, name: str, value: Any, origin: str) -> None:
         """Make `value` the default of an option after the checks that argparse would make."""
@@ -262,38 +320,6 @@ class OptionParser(HfArgumentParser):
                     self.error(f"--{name} must be {words} {bound}, got {values[name]}")
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read one JSON or YAML file of options.
-
-    Raises:
-        UserError: if the file is missing, cannot be parsed (with its line) or does not hold a mapping.
-    """
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read this config file ({error})") from None
-    try:
-        if path.suffix == ".json":
-            content = json.loads(_without_comments(text))
-        else:
-            content = yaml.load(text, Loader=_config_loader())  # noqa: S506
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
-    except yaml.YAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a mapping of option names to values, got {type(content).__name__}")
-    return content
-
-
-def _without_comments(text: str) -> str:
-    """Remove // comments from JSON, leaving strings and line numbers as they are."""
-    return re.sub(r'("(?:\\.|[^"\\\n])*")|//[^\n]*', lambda match: match[1] or "", text)
-
-
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the dotted names and the values of what is in a value."""
     if isinstance(value, dict) and value:
@@ -303,40 +329,9 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _config_loader():
-    """A safe YAML loader for which ``1e-5`` is a number and ``no`` is Norwegian, as in YAML 1.2."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {  # noqa: RUF012
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-    )
-    return Loader
-
-
 def parse_options(options_class: type, description: str) -> Any:
     """Parse the command line of a script; ``--help`` and mistakes end the process as argparse would."""
     return OptionParser(options_class, description=description).parse()
-
-
-def _config_arguments(argv: list[str]) -> list[str]:
-    paths, reading = [], False
-    for token in argv:
-        if token == "--config":
-            reading = True
-        elif token.startswith("--config="):
-            paths.append(token.partition("=")[2])
-        elif token.startswith("--"):
-            reading = False
-        elif reading:
-            paths.append(token)
-    return paths
 
 
 def _value_type(convert: Callable[[str], Any], takes_none: bool) -> Callable[[str], Any]:

@@ -22,7 +22,10 @@ class TrainingOptions(CommonOptions):
     """How to train, whatever the task."""
 
     num_epochs: int | None = option(
-        None, f"passes over the training texts; without it as many as show the model {TEXTS_SHOWN:,} texts", minimum=1
+        None,
+        f"passes over the training texts; without it as many as show the model {TEXTS_SHOWN:,} texts",
+        aliases=["--epochs"],
+        minimum=1,
     )
     batch_size: int | None = option(
         None, f"training texts per step and device; without it the registry's, else {DEFAULT_BATCH_SIZE}", minimum=1

@@ -53,7 +53,7 @@ def test_arrays_in_pieces_and_what_is_queued_already(plan, invoke):
         "#SBATCH --time={timeout}\nmkdir ran/{job_name} # {args}\n"
     )
     first = held(plan)
-    command = [*COMMAND, "--max_jobs", "3", "--after", first, "--timeout", "30", "--gpus", "0", "--template"]
+    command = [*COMMAND, "--max_jobs", "40", "--after", first, "--timeout", "30", "--gpus", "0", "--template"]
     command.append("template.sh")
     status, _, errors = invoke(grid_search, *command)
     assert status == 2 and "104 jobs are more than --confirm_above 100; --yes submits them" in errors
@@ -70,7 +70,7 @@ def test_arrays_in_pieces_and_what_is_queued_already(plan, invoke):
     shown = [plan.job(f"{piece}_0") for piece in pieces]
     assert shown[0]["Dependency"].startswith(f"afterok:{first}")
     assert f"afterany:{pieces[0]}" in shown[1]["Dependency"]
-    assert {job["ArrayTaskThrottle"] for job in shown} == {"3"}
+    assert {job["ArrayTaskThrottle"] for job in shown} == {"40"}
     assert shown[0]["TimeLimit"] == "00:30:00" and shown[0]["JobName"] == "base_grid"
     output = invoke(grid_search, *command, "--yes")[1]
     assert "104 jobs: 0 to submit, 104 in the queue already" in output

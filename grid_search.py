@@ -113,7 +113,7 @@ def collect(jobs: list[Job], grid: grids.Grid, options: GridOptions, base: dict[
     if not figure:
         print("no parameter has several values, so there is nothing to draw")
     print("\n".join(map(str, written)))
-    print(f"train it again, in full: python finetune.py --config {folder / 'best.json'}")
+    print(f"the best run again: python finetune.py --config {folder / 'best.json'}")
 
 
 def best_config(job: Job, base: dict[str, Any]) -> dict[str, Any]:

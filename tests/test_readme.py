@@ -11,8 +11,12 @@ import download_model
 import evaluate
 import finetune
 import finetune_lm
+import finetuning_generator
+import grid_search
 import post_eval
 from tests.conftest import PROJECT
+from utils import language_database, transcribe
+from utils.jobs import JobOptions
 from utils.options import OptionParser
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -22,8 +26,24 @@ OPTIONS = {
     "evaluate.py": evaluate.EvaluateOptions,
     "post_eval.py": post_eval.PostEvalOptions,
     "download_model.py": download_model.DownloadOptions,
+    "grid_search.py": grid_search.GridOptions,
+    "finetuning_generator.py": finetuning_generator.GeneratorOptions,
+    "utils.language_database": language_database.DatabaseOptions,
+    "utils.transcribe": transcribe.TranscribeOptions,
 }
 COMMANDS = [line.strip() for line in README.splitlines() if re.match(r"    (python|torchrun|accelerate) ", line)]
+
+
+def accept(script, arguments):
+    """Parse a command line as its script does."""
+    options = OPTIONS[script]
+    OptionParser(options, passes_on=finetune.FinetuneOptions if issubclass(options, JobOptions) else None).parse(
+        arguments
+    )
+
+
+def path_of(script):
+    return PROJECT / (script if script.endswith(".py") else f"{script.replace('.', '/')}.py")
 
 
 def test_there_are_commands_of_every_script():
@@ -35,20 +55,21 @@ def test_commands_are_accepted(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (recipe,) = re.findall(r"printf '(.*)' > recipe.yaml", README)
     Path("recipe.yaml").write_text(recipe.replace("\\n", "\n"), encoding="utf-8")
+    Path("config").symlink_to(PROJECT / "config")
     words = shlex.split(command)
     script = next(word for word in words if word in OPTIONS)
-    OptionParser(OPTIONS[script]).parse(words[words.index(script) + 1 :])
+    accept(script, words[words.index(script) + 1 :])
 
 
 @pytest.mark.parametrize("script", [*OPTIONS, "benchmarks/finetune_throughput.py"])
 def test_scripts_open_with_commands_that_they_accept(script):
-    text = (PROJECT / script).read_text(encoding="utf-8")
+    text = path_of(script).read_text(encoding="utf-8")
     docstring = text.split('"""')[1]
     commands = re.findall(rf"^    .*{re.escape(script)}(.*)$", docstring, re.MULTILINE)
     assert commands
     for arguments in commands:
         if script in OPTIONS:
-            OptionParser(OPTIONS[script]).parse(shlex.split(arguments, comments=True))
+            accept(script, shlex.split(arguments, comments=True))
 
 
 def test_links_and_figures_exist():

@@ -54,6 +54,11 @@ class Corpus:
             raise UserError(f"language {lang!r} has no {split} file: {path} does not exist{nearest(lang, known)}")
         return path
 
+    def require(self, split: str, langs: list[str]) -> None:
+        """Raise a `UserError` unless these languages have a file in this split."""
+        for lang in langs:
+            self.file(split, lang)
+
     def languages(self, split: str) -> list[str]:
         """Return the languages that have a file in this split, sorted."""
         return sorted(path.stem for path in (self.root / "corpus" / split).glob("*.tsv"))

@@ -22,7 +22,7 @@ from utils.option_values import merge, nested
 from utils.study import OptimizationOptions
 
 # Longer names of permutations are cut, and told apart by a hash.
-LONGEST_NAME = 120
+LONGEST_NAME = 100
 HASH_DIGITS = 8
 # What a run is, and how it is run; the rest of finetune.py's options are hyperparameters.
 NOT_PARAMETERS = {field.name for cls in (ClassifierOptions, OptimizationOptions) for field in fields(cls)} - {

@@ -1,12 +1,10 @@
 """Many fine-tunings as Slurm jobs: a config file and a script for each, one job array for all.
 
-A job fine-tunes a model, evaluates it, and notes what came out in result.json beside its other results:
-
-    python -m utils.jobs CONFIG_OF_THE_JOB --eval_langs russian polish
-
-is the last line of its script, and its mark of completeness.
+A job fine-tunes a model, evaluates it, and notes what came out in result.json (see `utils.job_result`), which is the
+mark of its completeness.
 """
 
+import itertools
 import re
 import shlex
 import sys
@@ -17,11 +15,9 @@ from typing import Any, get_args
 
 from utils import slurm
 from utils.classification import ClassifierOptions, FinetuneOptions, open_texts, typed_name
-from utils.config_files import read_config
-from utils.errors import RunFailure, UserError, nearest, run_script
+from utils.errors import RunFailure, UserError, nearest
 from utils.language_database import ModelType
 from utils.layout import RunLayout, atomic_path, check_lang, now, read_json, split_langs, write_json, write_text
-from utils.metrics import METRICS
 from utils.options import PROJECT, OptionParser, option
 from utils.registry import find_model, load_registry
 
@@ -154,7 +150,7 @@ def make_jobs(
         options: of the script.
         train_langs: each a language or several joined by ``-``.
         eval_langs: languages to evaluate on.
-        name: what the jobs' names begin with.
+        name: what the jobs' names end with.
     """
     jobs, origin = [], ", ".join(options.config)
     for model_type in dict.fromkeys(options.model_type or ["normal"]):
@@ -176,17 +172,16 @@ def make_jobs(
 
 def check_texts(jobs: list[Job]) -> None:
     """Refuse languages whose texts are missing or whose labels differ, before any job is submitted."""
-    seen = set()
-    for job in jobs:
-        options = check_config(job.config, job.name)
-        langs = [*split_langs(job.config["train_langs"]), *job.eval_langs]
-        key = (options.task, options.model_type, options.corpus_path, *langs)
-        if key not in seen:
-            seen.add(key)
-            texts = open_texts(options, list(dict.fromkeys(langs)))
-            texts.label_names(list(dict.fromkeys(langs)))
-            texts.provenance("train", split_langs(job.config["train_langs"]))
-            texts.provenance("test", job.eval_langs)
+    for model_type in {job.config.get("model_type") for job in jobs}:
+        chosen = [job for job in jobs if job.config.get("model_type") == model_type]
+        eval_langs = chosen[0].eval_langs
+        mixes = {job.config["train_langs"]: split_langs(job.config["train_langs"]) for job in chosen}
+        train_langs = list(dict.fromkeys(itertools.chain.from_iterable(mixes.values())))
+        texts = open_texts(check_config(chosen[0].config, chosen[0].name), list({*train_langs, *eval_langs}))
+        texts.require("train", train_langs)
+        texts.require("test", eval_langs)
+        for langs in mixes.values():
+            texts.label_names(list(dict.fromkeys([*langs, *eval_langs])))
 
 
 def is_complete(job: Job) -> bool:
@@ -230,17 +225,17 @@ class Batch:
         Args:
             script: what to tell the user to call for the results.
         """
-        complete = [job for job in self.jobs if is_complete(job)]
-        left = [job for job in self.jobs if job not in complete]
+        left = [job for job in self.jobs if not is_complete(job)]
+        complete = len(self.jobs) - len(left)
         headers = [array_header(self.fill(job, job_name=self.name)) for job in left]
         if len(set(headers)) > 1:
             differing = next(a for a, b in zip(*map(str.splitlines, sorted(set(headers))[:2]), strict=True) if a != b)
             raise UserError(f"template {self.options.template}: {differing!r} differs between jobs of one array")
         limit = 1001 if self.options.dry_run else slurm.array_limit()
         queued = set() if self.options.dry_run else self.queued()
-        waiting = [job for job in left if job.name in queued]
-        left = [job for job in left if job not in waiting]
-        print(self.describe(len(left), len(complete), len(waiting)))
+        waiting = sum(job.name in queued for job in left)
+        left = [job for job in left if job.name not in queued]
+        print(self.describe(len(left), complete, waiting))
         if not left:
             return
         if self.options.dry_run:
@@ -355,50 +350,3 @@ def evaluation_arguments(job: Job) -> list[str]:
         if value is not None:
             arguments += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return [*arguments, "--eval_langs", *job.eval_langs]
-
-
-@dataclass(kw_only=True)
-class ResultOptions:
-    """The options of ``python -m utils.jobs``."""
-
-    config: list[str] = option(help="the config file of a job", positional=True)
-    eval_langs: list[str] = option(help="languages that it was evaluated on", metavar="LANG")
-
-
-def main() -> int:
-    """Write result.json of a job that is complete."""
-    parser = OptionParser(ResultOptions, description=__doc__, passes_on=FinetuneOptions)
-    options = parser.parse()
-    job = Job(Path(options.config[0]).stem, read_config(Path(options.config[0])), options.eval_langs)
-    write_result(job)
-    print(f"result    {job.result_json}")
-    return 0
-
-
-def write_result(job: Job) -> None:
-    """Gather what finetune.py and evaluate.py have written into result.json.
-
-    Raises:
-        RunFailure: if one of them has not come to its end.
-    """
-    layout, record = job.layout, read_json(job.layout.run_json) or {}
-    trained, evaluations = read_json(layout.train_json), {x: read_json(layout.eval_json(x)) for x in job.eval_langs}
-    missing = [lang for lang, result in evaluations.items() if result is None]
-    if record.get("status") != "complete" or trained is None or missing:
-        raise RunFailure(f"{job.name} is not complete: {layout.outputs} lacks {', '.join(missing) or 'the training'}")
-    best = next(epoch for epoch in trained["epochs"] if epoch["epoch"] == trained["best_epoch"])
-    content = {
-        "name": job.name,
-        "config": job.config,
-        "best_epoch": trained["best_epoch"],
-        "validation": {key: best["validation"][key] for key in ("loss", *METRICS) if key in best["validation"]},
-        "evaluations": {lang: {metric: result[metric] for metric in METRICS} for lang, result in evaluations.items()},
-        "seconds": trained["seconds"],
-        "num_train_texts": trained["num_train_texts"],
-        "finished": now(),
-    }
-    write_json(job.result_json, content)
-
-
-if __name__ == "__main__":
-    run_script(main)

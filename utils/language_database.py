@@ -197,6 +197,11 @@ class TaskData:
         """Return the languages of the task, sorted; they are the same for both splits."""
         return sorted(self.entries)
 
+    def require(self, split: str, langs: list[str]) -> None:
+        """Raise a `UserError` unless these languages have sound texts and labels in this split."""
+        for lang in langs:
+            self._read(split, lang)
+
     def label_names(self, langs: list[str]) -> list[str]:
         """Return the names of the labels that these languages share, in their order.
 

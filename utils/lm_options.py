@@ -23,7 +23,9 @@ class ModelOptions:
 
     model_name_or_path: str = option(help="a folder, an abbreviation of the registry, or a model of the hub")
     config_name: str | None = option(None, "configuration; without it the model's")
-    cache_dir: str | None = option(None, "folder of downloaded models; without it Hugging Face's", metavar="DIR")
+    cache_dir: str | None = option(
+        None, "folder of downloaded models; without it Hugging Face's", metavar="DIR", shared=False
+    )
     tokenizer_name: str | None = option(None, "tokenizer; without it the model's")
     use_fast_tokenizer: bool = option(True, "use the tokenizer's fast version")
     model_revision: str = option("main", "branch, tag or commit of the model on the hub")

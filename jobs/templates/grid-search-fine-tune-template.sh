@@ -27,5 +27,5 @@ step=(${{SLURM_JOB_ID:+srun}})
 status=0
 "${{step[@]}}" python "$project/finetune.py" {args} || status=$?
 ((status)) || "${{step[@]}}" python "$project/evaluate.py" {eval_args} || status=$?
-((status)) || python -m utils.jobs {result_args} || status=$?
+((status)) || python -m utils.job_result {result_args} || status=$?
 end_task "$status"

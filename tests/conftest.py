@@ -86,6 +86,17 @@ def inputs(small, tmp_path, monkeypatch) -> Inputs:
     return made
 
 
+def typed_registry(inputs: Inputs) -> Path:
+    """Write a registry that has the tiny model for texts and, as tiny-ipa, for phonemes; returns its path."""
+    import json
+
+    content = json.loads(inputs.registry.read_text(encoding="utf-8"))
+    content["tiny"]["checkpoint"] = str(inputs.registry.parent / "tiny-xlmr")
+    path = inputs.folder / "typed.json"
+    path.write_text(json.dumps(content | {"tiny-ipa": content["tiny"]}), encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="session")
 def lm_inputs(tmp_path_factory) -> Path:
     """Tiny language models of three kinds (gpt2, bert, t5), and files of examples."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import finetuning_generator
 import grid_search
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, typed_registry
 from utils import grid, slurm
 from utils.classification import FinetuneOptions
 from utils.errors import UserError
@@ -29,10 +29,7 @@ GRID = {"parameters": {"learning_rate": [1e-3, 1e-4], "batch_size": [8, 16], "ep
 @pytest.fixture
 def plan(inputs, monkeypatch):
     """Configs, a grid and a registry with the tiny model for texts and for phonemes."""
-    content = json.loads(inputs.registry.read_text())
-    content["tiny"]["checkpoint"] = str(inputs.registry.parent / "tiny-xlmr")
-    (inputs.folder / "registry.json").write_text(json.dumps(content | {"tiny-ipa": content["tiny"]}))
-    monkeypatch.setenv("MODEL_REGISTRY", str(inputs.folder / "registry.json"))
+    monkeypatch.setenv("MODEL_REGISTRY", str(typed_registry(inputs)))
     (inputs.folder / "base.json").write_text(json.dumps(BASE))
     (inputs.folder / "grid.json").write_text(json.dumps(GRID))
     return inputs.folder
@@ -282,9 +279,9 @@ def test_a_figure_for_any_number_of_parameters(tmp_path, count, values, metric):
 
 
 def test_the_projects_own_configs_are_sound(plan, invoke, monkeypatch):
-    content = json.loads((plan / "registry.json").read_text())
+    content = json.loads((plan / "typed.json").read_text())
     content |= {"rus-pol-ipa": content["tiny"], "rus-pol-normal": content["tiny"]}
-    (plan / "registry.json").write_text(json.dumps(content))
+    (plan / "typed.json").write_text(json.dumps(content))
     config = str(PROJECT / "config/finetune-rus-pol-sentiment.json")
     command = [config, "--grid_config", str(PROJECT / "config/grid-search.json"), "--dry_run"]
     status, output, _ = invoke(grid_search, *command)

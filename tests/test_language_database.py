@@ -14,7 +14,7 @@ import pytest
 import evaluate
 import finetune
 import post_eval
-from tests.conftest import FAST, PROJECT, skip
+from tests.conftest import FAST, PROJECT, skip, typed_registry
 from tests.test_download import COMMITS, Handler, Hub
 from utils.dataset_files import read_file
 from utils.errors import UserError
@@ -100,6 +100,25 @@ def test_labels_of_every_type(tmp_path, kind, labels, names):
         dataset["label"][:] if labels == "ClassLabel" else [names.index(str(x).removesuffix(".0")) for x in labels]
     )
     assert data.load("train", "xx", " ")["label"][:] == expected
+
+
+def test_columns_are_joined_by_what_the_tokenizer_puts_between_texts(small, tmp_path):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    from utils.tokenization import load_tokenizer, separator
+
+    tokenizer = load_tokenizer(small / "tiny-xlmr")
+    write(tmp_path / "data", "csv", rows())
+    text = open_task("t", ["xx"], path=database(tmp_path)).load("train", "xx", separator(tokenizer))["text"][2]
+    (place,) = [
+        number for number, token in enumerate(tokenizer(text)["input_ids"][:-1]) if token == tokenizer.sep_token_id
+    ]
+    pair = tokenizer(TEXTS[2], TEXTS[-3])["input_ids"]
+    # XLM-R's own pairs have two separators.
+    assert tokenizer(text)["input_ids"] == pair[: place + 1] + pair[place + 2 :]
+    causal = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<|endoftext|>")
+    assert separator(causal) == "<|endoftext|>"
 
 
 def test_the_hash_is_that_of_texts_and_labels(tmp_path):
@@ -255,10 +274,7 @@ def test_the_listing_names_what_cannot_be_used(tmp_path):
 @pytest.fixture
 def typed(inputs, monkeypatch):
     """The inputs, with the tiny model also registered for phonemes."""
-    content = json.loads(inputs.registry.read_text())
-    content["tiny"]["checkpoint"] = str(inputs.registry.parent / "tiny-xlmr")
-    (inputs.folder / "registry.json").write_text(json.dumps(content | {"tiny-ipa": content["tiny"]}))
-    monkeypatch.setenv("MODEL_REGISTRY", str(inputs.folder / "registry.json"))
+    monkeypatch.setenv("MODEL_REGISTRY", str(typed_registry(inputs)))
     return inputs
 
 

@@ -183,6 +183,9 @@ def convert(checkpoint: Path, vocabulary: Path, merges: Path, cache: Path) -> Pa
 
 
 def _convert(paths: list[Path], folder: Path) -> None:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     model = load_nanogpt(paths[0])
     tokenizer = nanogpt_tokenizer(paths[1], paths[2], model.config.vocab_size)
     if len(tokenizer) > model.config.vocab_size:

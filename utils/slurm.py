@@ -113,7 +113,7 @@ def array_limit() -> int:
     except FileNotFoundError:
         raise UserError("sbatch is not on this machine; submit from a login node, or see --dry_run") from None
     except subprocess.SubprocessError as error:
-        raise UserError(f"scontrol does not answer ({error}); try again when Slurm does") from None
+        raise UserError(f"scontrol does not answer ({_reason(error)}); try again when Slurm does") from None
     size = re.search(r"MaxArraySize\s*=\s*(\d+)", answer.stdout)
     tasks = re.search(r"max_array_tasks=(\d+)", answer.stdout)
     return min(int(match[1]) for match in (size, tasks) if match) if size or tasks else 1001
@@ -163,5 +163,10 @@ def queued_tasks() -> set[str]:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         # Without an answer, what is queued would be submitted again.
-        raise UserError(f"squeue does not answer ({error}); try again when Slurm does") from None
+        raise UserError(f"squeue does not answer ({_reason(error)}); try again when Slurm does") from None
     return set(answer.stdout.split())
+
+
+def _reason(error: Exception) -> str:
+    """Return what a command said before it failed, on one line."""
+    return " ".join((getattr(error, "stderr", None) or str(error)).split())

@@ -11,7 +11,7 @@ import pytest
 
 import finetuning_generator
 import grid_search
-from tests.conftest import skip
+from tests.conftest import skip, typed_registry
 from utils.classification import FinetuneOptions
 from utils.layout import read_json
 from utils.options import OptionParser
@@ -23,10 +23,7 @@ COMMAND = ["base.json", "--grid_config", "grid.json"]
 @pytest.fixture
 def plan(site, monkeypatch):
     """A site whose registry has the tiny model for texts and for phonemes, and whose Slurm this process asks."""
-    content = json.loads(site.inputs.registry.read_text())
-    content["tiny"]["checkpoint"] = str(site.inputs.registry.parent / "tiny-xlmr")
-    (site.folder / "registry.json").write_text(json.dumps(content | {"tiny-ipa": content["tiny"]}))
-    site.environment["MODEL_REGISTRY"] = str(site.folder / "registry.json")
+    site.environment["MODEL_REGISTRY"] = str(typed_registry(site.inputs))
     for name, value in site.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(site.folder)

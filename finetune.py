@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from utils.adapters import add_adapters, check_adapter_options, freeze_encoder, quantization
 from utils.classification import FinetuneOptions, open_texts, typed_name
 from utils.corpus_load import Corpus
 from utils.distributed import is_main_process, leave_process_group
@@ -90,6 +91,7 @@ def main() -> int:
     registers = texts.label_names(langs)
     data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": registers}
     check_tracker(options.report_to)
+    check_adapter_options(options)
     check_writable(layout.outputs, layout.model)
     settings = resolve_settings(options, spec)
 
@@ -222,9 +224,16 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
     )
     weights = balanced_class_weights(labels, len(registers)) if options.balanced else None
     set_seed(options.seed)
-    model = build_classifier(prepared.folder, registers, options.attention_dropout)
+    model = build_classifier(prepared.folder, registers, options.attention_dropout, **quantization(options))
     if arguments.device.type == "cpu":
         use_cpu_dropout(model)
+    if options.freeze_encoder:
+        freeze_encoder(model)
+    if options.lora_targets:
+        model = add_adapters(model, options, "classifier", run.spec, prepared.folder)
+        if options.gradient_checkpointing:
+            # Without it no gradient reaches the adapters from the frozen embeddings.
+            model.enable_input_require_grads()
     return ClassifierTrainer(
         model=model,
         args=arguments,
@@ -268,7 +277,7 @@ def fit(run: Run) -> str:
     run_trainer(trainer, run.layout.checkpoints, run.options.early_stopping_patience, run.stop)
 
     report = train_report(trainer, machine.peak_memory_bytes(arguments.device))
-    save_model(trainer, run.layout.model, prepared.max_length)
+    save_model(trainer, run.layout.model, prepared.max_length, run.options.merge_adapter)
     if is_main_process():
         write_json(run.layout.train_json, report)
     trainer.accelerator.wait_for_everyone()

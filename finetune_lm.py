@@ -173,7 +173,7 @@ def prepare(run: Run) -> Any:
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     set_seed(options.seed)
-    loaded = lm_setup.load(options, folders)
+    loaded = lm_setup.load(options, folders, run.specs["model"])
     run.record.content |= {"task": loaded.task, "device": device.describe_device(loaded.device)}
     return loaded
 
@@ -184,7 +184,8 @@ def fit_and_test(run: Run) -> str:
     if trained:
         # Interrupted while it was tested.
         local = {name: ModelSpec(name, str(folder.resolve())) for name, folder in saved_folders(run.layout).items()}
-        run.specs, run.options = local, dataclasses.replace(run.options, model_modifier_fns=[])
+        run.specs = local
+        run.options = dataclasses.replace(run.options, model_modifier_fns=[], lora_targets=None)
     loaded = prepare(run)
     lines = []
     if run.options.train_file and not trained:
@@ -217,7 +218,9 @@ def fit(run: Run, loaded: Any) -> str:
     )
     run_trainer(trainer, layout.checkpoints, None, run.stop)
     trainer.load_best()
-    save(trainer.model, loaded.tokenizer, layout)
+    if run.options.merge_adapter:
+        loaded.model = trainer.model.merge_and_unload()
+    save(loaded.model, loaded.tokenizer, layout)
     history = trainer.history
     plot_loss_curves(layout.loss_curves, history.batches, history.epochs)
     write_json(layout.train_json, {"best_epoch": history.best["epoch"], "epochs": history.epochs})
@@ -234,6 +237,9 @@ def save(model: Any, tokenizer: Any, layout: LmLayout) -> None:
         staging = folder.with_name(f".{folder.name}")
         shutil.rmtree(staging, ignore_errors=True)
         part.save_pretrained(staging)
+        if part is model:
+            # Adapters are saved without it.
+            model.config.save_pretrained(staging)
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
 

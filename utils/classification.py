@@ -7,6 +7,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
+from utils.adapters import AdapterOptions
 from utils.corpus_load import DEFAULT_CORPUS, Corpus, open_corpus
 from utils.errors import UserError
 from utils.language_database import ModelType, TaskData, open_task
@@ -36,7 +37,7 @@ class ClassifierOptions(CommonOptions):
 
 
 @dataclass(kw_only=True)
-class FinetuneOptions(TrainingOptions, OptimizationOptions, ClassifierOptions):
+class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, ClassifierOptions):
     """The options of finetune.py."""
 
     balanced: bool = option(False, "weight the loss so that every register counts equally")
@@ -49,6 +50,7 @@ class FinetuneOptions(TrainingOptions, OptimizationOptions, ClassifierOptions):
     )
     validation_size: float = option(0.2, "part of the texts kept for validation, stratified", above=0, below=1)
     max_train_texts: int | None = option(None, "train on at most so many texts", minimum=1)
+    freeze_encoder: bool = option(False, "train the classification head alone")
     study_kwargs: dict = option(study_defaults("maximize"), STUDY_HELP, imports=STUDY_OBJECTS)
     params: dict = option({"learning_rate": {"values": [1e-5, 1e-4], "suggest_kwargs": {"log": True}}}, PARAMS_HELP)
 

@@ -29,7 +29,7 @@ CACHE_DIR = ".cache"
 # How far a run has come; outlives restarts.
 PROGRESS = ("epoch", "best_macro_f1", "best_validation_loss")
 RECORDED_LIBRARIES = (
-    *("torch", "transformers", "tokenizers", "accelerate", "datasets", "scikit-learn", "numpy", "optuna"),
+    *("torch", "transformers", "tokenizers", "accelerate", "datasets", "peft", "scikit-learn", "numpy", "optuna"),
 )
 
 

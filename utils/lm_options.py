@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from utils.adapters import AdapterOptions, check_adapter_options
 from utils.errors import UserError, nearest
 from utils.option_values import Objects
 from utils.options import CommonOptions, option
@@ -108,7 +109,7 @@ class DataTrainingOptions:
 
 
 @dataclass(kw_only=True)
-class FinetuneLmOptions(CommonOptions, OptimizationOptions, DataTrainingOptions, ModelOptions):
+class FinetuneLmOptions(CommonOptions, OptimizationOptions, DataTrainingOptions, AdapterOptions, ModelOptions):
     """The options of finetune_lm.py; dataclasses list the last base first."""
 
     seed: int | None = option(
@@ -133,6 +134,13 @@ def check_options(options: FinetuneLmOptions) -> None:
         raise UserError("--validation_file without --train_file; to compute surprisals of a file, give --test_file")
     if options.do_optimize and not options.train_file:
         raise UserError("--do_optimize needs --train_file and --validation_file")
+    check_adapter_options(options)
+    if options.lora_targets and options.model_pre_train_step_callbacks:
+        raise UserError("--lora_targets: adapters are trained alone; leave --model_pre_train_step_callbacks out")
+    if options.lora_targets and options.model_modifier_fns and not options.merge_adapter:
+        raise UserError(
+            "--lora_targets with --model_modifier_fns needs --merge_adapter: the changed model must be saved too"
+        )
     if options.min_epochs > options.epochs:
         raise UserError(f"--min_epochs {options.min_epochs} is more than --epochs {options.epochs}")
     for name in (

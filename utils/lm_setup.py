@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
+from utils.adapters import add_adapters, quantization
 from utils.cpu_dropout import use_cpu_dropout
 from utils.errors import UserError
 from utils.layout import CACHE_DIR, RunRecord
@@ -20,6 +21,7 @@ from utils.lm_options import FinetuneLmOptions, loss_list
 from utils.lm_training import EarlyStopping, LanguageModelTrainer, LmHistory, Losses, lm_training_arguments
 from utils.masking import identity
 from utils.models import MAX_LENGTH, Task, choose_max_length, find_task, load_config, load_language_model
+from utils.registry import ModelSpec
 from utils.resume import StopFlag
 from utils.surprisal import RowWriter, TokenTable
 from utils.text_files import dataset_name, read_text_file
@@ -36,12 +38,13 @@ class Loaded:
     device: torch.device
 
 
-def load(options: FinetuneLmOptions, folders: dict[str, Path]) -> Loaded:
-    """Load model and tokenizer, and run the model modifiers.
+def load(options: FinetuneLmOptions, folders: dict[str, Path], spec: ModelSpec) -> Loaded:
+    """Load model and tokenizer, run the model modifiers, and add adapters if any are to be trained.
 
     Args:
         options: as the user gave them.
         folders: of the model, the config and the tokenizer.
+        spec: what the model is.
 
     Raises:
         UserError: for a model that does not say what it is, options of modifiers that they do not take.
@@ -55,10 +58,12 @@ def load(options: FinetuneLmOptions, folders: dict[str, Path]) -> Loaded:
         str(folders["tokenizer"]), local_files_only=True, use_fast=options.use_fast_tokenizer
     )
     given = config if folders["config"] != folders["model"] else None
-    model = load_language_model(folders["model"], task, given)
+    model = load_language_model(folders["model"], task, given, **quantization(options))
     for function in options.model_modifier_fns:
         kwargs = options.model_modifier_fn_kwargs.get(function.__name__) or {}
         model, tokenizer = call(function, f"model_modifier_fn_kwargs.{function.__name__}", model, tokenizer, **kwargs)
+    if options.lora_targets and options.train_file:
+        model = add_adapters(model, options, task, spec, folders["model"])
     device = torch.device("cuda" if use_gpu else "cpu")
     return Loaded(model, tokenizer, task, choose_max_length(config, options.max_length, MAX_LENGTH), device)
 

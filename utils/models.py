@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from utils.adapters import base_folder, has_adapter, is_adapted, merge_adapter
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,13 +62,16 @@ def set_attention_dropout(config: "PretrainedConfig", rate: float) -> None:
         setattr(config, name, rate)
 
 
-def build_classifier(folder: Path, labels: list[str], attention_dropout: float | None = None) -> "PreTrainedModel":
+def build_classifier(
+    folder: Path, labels: list[str], attention_dropout: float | None = None, **kwargs: Any
+) -> "PreTrainedModel":
     """Load a pretrained model with a new classification head, in float32.
 
     Args:
         folder: local checkpoint folder.
         labels: names of the labels in their order; saved with the model.
         attention_dropout: None keeps the model's own.
+        kwargs: as for `from_pretrained`.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -81,7 +85,12 @@ def build_classifier(folder: Path, labels: list[str], attention_dropout: float |
         set_attention_dropout(config, attention_dropout)
     with _quiet():
         return AutoModelForSequenceClassification.from_pretrained(
-            str(folder), config=config, dtype=torch.float32, local_files_only=True, ignore_mismatched_sizes=True
+            str(folder),
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            **kwargs,
         )
 
 
@@ -96,6 +105,10 @@ def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
 
     if not (folder / "config.json").is_file():
         raise UserError(f"no trained model in {folder}; train it first with finetune.py")
+    if has_adapter(folder):
+        labels = load_config(folder).id2label
+        model = build_classifier(base_folder(folder), [labels[index] for index in range(len(labels))])
+        return merge_adapter(model, folder).to(device).eval()
     with _quiet():
         model = AutoModelForSequenceClassification.from_pretrained(
             str(folder), dtype=torch.float32, local_files_only=True
@@ -143,6 +156,8 @@ def task_of(model: "torch.nn.Module") -> Task:
     """Return the task of a language model that is loaded, which its class tells."""
     from transformers.models.auto import modeling_auto as auto
 
+    if is_adapted(model):
+        model = model.get_base_model()
     if model.config.is_encoder_decoder:
         return "seq2seq"
     name = type(model).__name__
@@ -166,8 +181,10 @@ def load_language_model(folder: Path, task: Task, config: Any = None, **kwargs: 
     settings = {"dtype": torch.float32, "local_files_only": True} | kwargs
     if config is not None:
         settings["config"] = config
+    source = base_folder(folder) if has_adapter(folder) else folder
     with _quiet():
-        return getattr(transformers, classes[task]).from_pretrained(str(folder), **settings)
+        model = getattr(transformers, classes[task]).from_pretrained(str(source), **settings)
+    return merge_adapter(model, folder) if has_adapter(folder) else model
 
 
 class _quiet:

@@ -17,6 +17,8 @@ from utils.options import PROJECT
 
 DEFAULT_REGISTRY = PROJECT / "model2chckpt.json"
 FORMATS = ("hf", "nanogpt")
+# In a folder of adapters, instead of weights.
+ADAPTER_CONFIG = "adapter_config.json"
 PARTS = ("config", "weights", "tokenizer")
 NANOGPT_TOKENIZER = ("vocab", "merges")
 TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja")
@@ -169,7 +171,7 @@ def checkpoint_problem(folder: Path, parts: tuple[str, ...] = PARTS) -> str | No
     if "config" in parts and not (folder / "config.json").is_file():
         return "config.json is missing"
     missing = [_missing_weights(folder, stem, suffix) for _, stem, suffix in WEIGHT_FORMATS]
-    if "weights" in parts and all(missing):
+    if "weights" in parts and all(missing) and not (folder / ADAPTER_CONFIG).is_file():
         return f"weights are missing: {missing[0] if len(missing[0]) < 200 else missing[0][:200] + '...'}"
     vocabularies = (
         "tokenizer.json",

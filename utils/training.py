@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from utils.adapters import ADAPTER_FILES
 from utils.batching import PIECE_OVERHEAD, TrainBatchSampler, length_pieces, padding_fraction, take_piece
 from utils.errors import Interrupted, UserError
 from utils.inference import cross_entropy, predict_logits
@@ -359,21 +361,37 @@ def train_report(trainer: ClassifierTrainer, peak_memory: int) -> dict[str, Any]
     }
 
 
-def save_model(trainer: Trainer, folder: Path, max_length: int) -> None:
-    """Save weights, configuration and tokenizer; config.json comes last and marks the folder as whole.
+def save_model(trainer: Trainer, folder: Path, max_length: int, merge: bool = False) -> None:
+    """Save weights or adapters, configuration and tokenizer; config.json comes last and marks the folder as whole.
 
     All processes call it, because each may hold a part of the weights; one writes.
+
+    Args:
+        trainer: with the model as it shall be saved.
+        folder: where to.
+        max_length: to which evaluation cuts texts, as training did.
+        merge: add adapters to the weights.
     """
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if not trainer.is_world_process_zero():
         return
     staging = folder / "checkpoints" / "final"
-    staging.mkdir(parents=True, exist_ok=True)
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(staging, state_dict=weights)
-    # Evaluation cuts texts as training did.
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if merge:
+        model.merge_and_unload().save_pretrained(staging)
+    else:
+        model.save_pretrained(staging, state_dict=weights)
+    # Adapters are saved without it.
+    model.config.save_pretrained(staging)
     trainer.processing_class.model_max_length = max_length
     trainer.processing_class.save_pretrained(staging)
-    for file in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
+    written = sorted(staging.iterdir(), key=lambda path: path.name == "config.json")
+    # Weights of a run that this one replaces, if it was of another kind.
+    for name in {*ADAPTER_FILES, "model.safetensors"} - {file.name for file in written}:
+        (folder / name).unlink(missing_ok=True)
+    for file in written:
         # safetensors lets nobody else read what it writes.
         file.chmod(0o666 & ~umask())
         file.replace(folder / file.name)

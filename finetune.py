@@ -26,6 +26,7 @@ from utils.distributed import is_main_process, leave_process_group
 from utils.errors import UserError, run_script
 from utils.language_database import TaskData
 from utils.layout import RunLayout, RunRecord, check_writable, now, split_langs, timestamp, write_json
+from utils.metrics import METRICS
 from utils.option_values import object_path
 from utils.options import parse_options
 from utils.registry import ModelSpec, find_model, load_registry, resolve_checkpoint
@@ -83,7 +84,12 @@ def main() -> int:
     known = load_registry(options.model_registry)
     options = replace(options, model_name=typed_name(options.model_name, options.model_type, known))
     layout = RunLayout(
-        options.model_name, options.train_langs, options.subfolder, options.output_dir, options.models_dir
+        options.model_name,
+        options.train_langs,
+        options.subfolder,
+        options.output_dir,
+        options.models_dir,
+        options.checkpoints_dir,
     )
     spec = find_model(options.model_name, options.model_registry)
     langs = split_langs(options.train_langs)
@@ -218,7 +224,7 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
         run.layout.checkpoints,
         run.layout.name,
         batch_size=options.batch_size or run.settings["batch_size"],
-        num_epochs=options.num_epochs or max(1, math.ceil(TEXTS_SHOWN / len(labels))),
+        num_epochs=choose_num_epochs(options, len(labels)),
         precision=prepared.precision,
         keep_best=keep_best,
     )
@@ -252,6 +258,11 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
     )
 
 
+def choose_num_epochs(options: FinetuneOptions, num_texts: int) -> int:
+    """Return the number of passes: the given one, or as many as show the model enough texts."""
+    return max(1, math.ceil(TEXTS_SHOWN / num_texts)) if options.num_epochs is None else options.num_epochs
+
+
 def fit(run: Run) -> str:
     """Prepare data and model, train, save; returns the summary for the user."""
     prepared = prepare(run)
@@ -274,9 +285,16 @@ def fit(run: Run) -> str:
         run.record.write("running")
         print(describe_start(run, trainer))
 
-    run_trainer(trainer, run.layout.checkpoints, run.options.early_stopping_patience, run.stop)
+    if arguments.num_train_epochs:
+        run_trainer(trainer, run.layout.checkpoints, run.options.early_stopping_patience, run.stop)
+    else:
+        trainer.state.epoch = 0
+        trainer.evaluate()
 
     report = train_report(trainer, machine.peak_memory_bytes(arguments.device))
+    if run.options.evaluate_train:
+        metrics = trainer.predict(prepared.data.train, metric_key_prefix="train").metrics
+        report["train"] = {name: metrics[f"train_{name}"] for name in ("loss", *METRICS)}
     save_model(trainer, run.layout.model, prepared.max_length, run.options.merge_adapter)
     if is_main_process():
         write_json(run.layout.train_json, report)
@@ -335,6 +353,9 @@ def describe_start(run: Run, trainer: Any) -> str:
         f"{content['device']}; processes: {content['num_processes']}; {content['precision']}; "
         f"padding {trainer.padding_fraction():.1%} of all tokens",
     ]
+    for part in ("train", "validation"):
+        counts = [f"{name} {count:,}" for name, count in content[f"{part}_registers"].items()]
+        lines.append(f"{'training' if part == 'train' else part} texts: {', '.join(counts)}")
     if run.options.attention_dropout is not None:
         lines.append(f"attention dropout {run.options.attention_dropout} instead of the model's own")
     return "\n".join(lines)

@@ -1,13 +1,14 @@
 """What finetune.py refuses, keeps and records; how it trains is in test_training.py and beside it."""
 
 import json
+import re
 import shutil
 
 import pytest
 
 import finetune
 from tests.conftest import FAST
-from utils.layout import sha256_of_file
+from utils.layout import read_json, sha256_of_file
 
 
 def train(invoke, *arguments, langs="en"):
@@ -72,10 +73,11 @@ def test_a_complete_run_is_kept_unless_forced(inputs, invoke):
         (["--lr_scheduler_type", "liner"], "unknown schedule 'liner'; did you mean 'linear'"),
         (["--max_length", "513"], "at most 512 tokens"),
         (["--precision", "fp16"], "--precision fp16 needs a GPU"),
-        (["--validation_size", "1"], "--validation_size must be below 1"),
+        (["--validation_size", "60"], "--validation_size 60: there are 60 texts in all"),
+        (["--validation_size", "1.5"], "--validation_size 1.5: expected a part below 1 or a whole number of texts"),
         (["--validation_size", "0.000001"], "too few for a validation part"),
         (["--report_to", "mlflow"], "the package mlflow is not installed"),
-        (["--num_epochs", "0"], "at least 1"),
+        (["--num_epochs", "-1"], "at least 0"),
     ],
 )
 def test_mistakes_end_with_status_2_and_leave_no_model(inputs, invoke, arguments, message):
@@ -149,3 +151,30 @@ def test_the_saved_classifier_names_its_registers(inputs, invoke):
     train(invoke)
     config = json.loads((inputs.folder / "models/tiny-en/config.json").read_text())
     assert list(config["id2label"].values()) == ["IN", "OP", "RN", "JN", "HI", "LY", "ND", "AD"]
+
+
+def test_no_epochs_save_the_pretrained_model_with_a_new_head(inputs, invoke):
+    command = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "0", "--evaluate_train"]
+    status, output, errors = invoke(finetune, *command, "--checkpoints_dir", "elsewhere")
+    assert status == 0, errors
+    assert re.search(r"training texts: ([A-Z]+ \d+, )+[A-Z]+ \d+\n", output)
+    report = read_json(inputs.folder / "outputs/tiny-en/train.json")
+    assert [epoch["epoch"] for epoch in report["epochs"]] == [0]
+    assert 0 < report["train"]["accuracy"] < 0.5
+    from safetensors.torch import load_file
+
+    saved = load_file(inputs.folder / "models/tiny-en/model.safetensors")
+    base = load_file(inputs.registry.parent / "tiny-xlmr/model.safetensors")
+    assert all(saved[name].equal(base[name]) for name in base if name in saved)
+    assert "already complete" in invoke(finetune, *command)[1]
+
+
+def test_resume_points_elsewhere(inputs, invoke, monkeypatch):
+    from utils import resume
+
+    kept = []
+    monkeypatch.setattr(resume, "remove_incomplete", lambda folder: kept.append(folder) or [])
+    command = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "1", "--subfolder", "s"]
+    assert invoke(finetune, *command, "--checkpoints_dir", "elsewhere")[0] == 0
+    assert [str(folder) for folder in kept] == ["elsewhere/s/tiny-en"]
+    assert not (inputs.folder / "elsewhere/s/tiny-en").exists()

@@ -173,7 +173,7 @@ def test_the_shape_of_a_database(tmp_path, content, message):
     ("content", "message"),
     [
         ("title,body\na,b\n", "split train: no column 'label'"),
-        ("title,body,label\na,b\n", "line 2: expected 3 columns as in the header, got 2"),
+        ("title,body,label\na,b\n", "line 2: expected 3 columns (title, body, label), got 2"),
         ('title,body,label\n"a\nb",c,d\nx\n', "line 4: expected 3 columns"),
         ('title,body,label\n"a"b,c,d\n', "line 2: malformed row"),
         ("title,title,label\n", "line 1: expected a header with a different name for each column"),
@@ -407,3 +407,18 @@ def test_datasets_of_the_hub_are_waited_for_and_kept(tmp_path):
     assert listing(0, HF_HUB_OFFLINE="1")[0] == lines
     lines, errors = listing(1, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "empty"))
     assert lines == [] and "fetches it where there is internet" in errors and "Traceback" not in errors
+
+
+def test_tables_without_a_header_and_named_numbers(tmp_path):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / f"data/{split}.csv").write_text('"3","A ""b""","c \\ d"\n"1","NA","e"\n')
+    keys = {"columns": ["label", "title", "body"], "label_names": ["World", "Sports"], "separator": " "}
+    data = open_task("t", ["xx"], path=database(tmp_path, **keys))
+    loaded = data.load("train", "xx", "[SEP]")
+    assert loaded["text"][:] == ['A "b" c \\ d', "NA e"]
+    assert (loaded["label"][:], data.label_names(["xx"])) == ([1, 0], ["World", "Sports"])
+    with pytest.raises(UserError, match=r"xx.t.one.label_names: expected as many names as there are classes"):
+        read_database(database(tmp_path, **keys | {"label_names": ["World"]}))
+    with pytest.raises(UserError, match=r"line 1: expected 2 columns \(label, title\), got 3"):
+        open_task("t", ["xx"], path=database(tmp_path, columns=["label", "title"])).label_names(["xx"])

@@ -111,3 +111,12 @@ def test_texts_keep_their_labels(small, tmp_path, mix):
             assert row["label"] in truth[tuple(row["input_ids"])]
             assert row["length"] == len(row["input_ids"])
     assert len(data.train) == 70
+
+
+def test_a_number_of_validation_texts():
+    labels, groups = np.arange(60) % 3, np.array(["en"] * 60)
+    train, validation = split_validation(labels, groups, 12, seed=1)
+    assert (len(train), np.bincount(labels[validation]).tolist()) == (48, [4, 4, 4])
+    assert np.array_equal(validation, split_validation(labels, groups, 0.2, seed=1)[1])
+    with pytest.raises(UserError, match="--validation_size 60: there are 60 texts in all"):
+        split_validation(labels, groups, 60, seed=1)

@@ -48,7 +48,10 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
     mix_exponent: float = option(
         0.3, "--mix temperature: share of a language proportional to its size to this power", minimum=0, maximum=1
     )
-    validation_size: float = option(0.2, "part of the texts kept for validation, stratified", above=0, below=1)
+    validation_size: float = option(
+        0.2, "texts kept for validation, stratified: a part of all below 1, else their number", above=0
+    )
+    evaluate_train: bool = option(False, "also compute the best model's metrics on the training texts")
     max_train_texts: int | None = option(None, "train on at most so many texts", minimum=1)
     freeze_encoder: bool = option(False, "train the classification head alone")
     study_kwargs: dict = option(study_defaults("maximize"), STUDY_HELP, imports=STUDY_OBJECTS)

@@ -7,7 +7,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,11 +34,13 @@ class DatasetSource:
             ``{split}`` in its name, both as absolute paths, or the id of a dataset of the hub.
         subset: of a dataset of the hub, for those that have several.
         revision: of the hub.
+        columns: of tables without a header.
     """
 
     name: str
     subset: str | None = None
     revision: str | None = None
+    columns: tuple[str, ...] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -94,7 +96,7 @@ def load_split(source: DatasetSource, split: str) -> "datasets.Dataset":
 
     datasets.disable_progress_bars()
     if source.is_local and not source.is_saved:
-        return read_file(source.file(split))
+        return read_file(source.file(split), source.columns)
     if source.is_saved:
         splits = datasets.load_from_disk(source.name)
         if split not in splits:
@@ -137,8 +139,12 @@ def _rate_limit(error: BaseException | None) -> int | None:
     return None
 
 
-def read_file(path: Path) -> "datasets.Dataset":
+def read_file(path: Path, columns: Sequence[str] | None = None) -> "datasets.Dataset":
     """Read a CSV, TSV, JSON lines or Parquet file with all its columns.
+
+    Args:
+        path: of the file.
+        columns: names of the columns of a table without a header.
 
     Raises:
         UserError: if it is malformed, with the line.
@@ -153,7 +159,7 @@ def read_file(path: Path) -> "datasets.Dataset":
             return datasets.Dataset(pyarrow.parquet.read_table(path))
         except pyarrow.ArrowInvalid as error:
             raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
-    rows = read_json_lines(path) if path.suffix == ".jsonl" else read_table(path)
+    rows = read_json_lines(path) if path.suffix == ".jsonl" else read_table(path, columns)
     if not rows:
         raise UserError(f"{path}: there are no rows in it")
     try:
@@ -162,8 +168,12 @@ def read_file(path: Path) -> "datasets.Dataset":
         raise UserError(f"{path}: a column holds values of several types ({str(error).splitlines()[0]})") from None
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a CSV or TSV file with a header, quoted as Python's csv module quotes; every value is a string.
+def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Read a CSV or TSV file, quoted as Python's csv module quotes; every value is a string.
+
+    Args:
+        path: of the file.
+        columns: their names, if the file has no header.
 
     Raises:
         UserError: with file and line, for invalid UTF-8, a bad header or a row of another length.
@@ -175,13 +185,15 @@ def read_table(path: Path) -> list[dict[str, str]]:
     reader = csv.reader(lines, delimiter=DELIMITERS[path.suffix], strict=True)
     rows, line = [], 1
     try:
-        header = next(reader, [])
+        header = list(columns) if columns else next(reader, [])
         if not header or "" in header or len(set(header)) < len(header):
             raise UserError(f"{path}, line 1: expected a header with a different name for each column, got {header}")
         line = reader.line_num + 1
         for row in reader:
             if len(row) != len(header):
-                raise UserError(f"{path}, line {line}: expected {len(header)} columns as in the header, got {len(row)}")
+                raise UserError(
+                    f"{path}, line {line}: expected {len(header)} columns ({', '.join(header)}), got {len(row)}"
+                )
             rows.append(dict(zip(header, row, strict=True)))
             line = reader.line_num + 1
     except csv.Error as error:

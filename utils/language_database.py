@@ -8,7 +8,9 @@
         "task_type": "classification",
         "classes": 3}}}}                     // number of labels, checked against the data
 
-Datasets of the hub may also have a "subset" and a "revision". Paths are relative to the database's file.
+Datasets of the hub may also have a "subset" and a "revision", tables without a header "columns" (their names), integer
+labels "label_names" (in the order of the numbers), several columns of text a "separator" other than the tokenizer's.
+Paths are relative to the database's file.
 
     python -m utils.language_database        # reads every dataset (fetching those of the hub) and lists them
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DATABASE = PROJECT / "config" / "language-database.json"
 REQUIRED = ("dataset", "train_features", "eval_feature", "splits", "task_type", "classes")
-OPTIONAL = ("subset", "revision")
+HUB_KEYS = ("subset", "revision")
+OPTIONAL = (*HUB_KEYS, "columns", "label_names", "separator")
 TASK_TYPES = ("classification",)
 PHONEMES = "-phoneme"
 ModelType = Literal["normal", "ipa"]
@@ -50,6 +53,8 @@ class Entry:
     eval_feature: str
     splits: list[str]
     classes: int
+    label_names: list[str] | None = None
+    separator: str | None = None
 
     def split(self, purpose: str) -> str:
         """Return the name that the dataset has for "train" or "test"."""
@@ -98,8 +103,10 @@ def _entry(file: Path, where: str, name: str, content: dict[str, Any]) -> Entry:
         if not holds:
             raise UserError(f"{file}: {where}.{key}: expected {expected}, got {content[key]!r}")
 
-    for key in ("dataset", "eval_feature", "subset", "revision"):
+    for key in ("dataset", "eval_feature", "separator", *HUB_KEYS):
         check(key, key not in content or _is_name(content[key]), "a string")
+    for key in ("columns", "label_names"):
+        check(key, key not in content or _are_names(content[key]), "a list of different names")
     features, splits = content["train_features"], content["splits"]
     check("train_features", _are_names(features) and len(features) > 0, "a list of different columns")
     check("train_features", content["eval_feature"] not in features, "columns other than the label's")
@@ -109,10 +116,13 @@ def _entry(file: Path, where: str, name: str, content: dict[str, Any]) -> Entry:
     # A file with a split in its name is not there under that name.
     dataset = content["dataset"]
     place = str((file.parent / dataset).resolve()) if SPLIT_FIELD in dataset else local_or_hub(file, dataset)
-    source = DatasetSource(place, content.get("subset"), content.get("revision"))
-    if source.is_local and set(content) & set(OPTIONAL):
+    columns = tuple(content["columns"]) if "columns" in content else None
+    source = DatasetSource(place, content.get("subset"), content.get("revision"), columns)
+    if source.is_local and set(content) & set(HUB_KEYS):
         raise UserError(f"{file}: {where}: subset and revision are for datasets of the hub, {dataset} is a local one")
-    return Entry(where, name, source, features, content["eval_feature"], splits, content["classes"])
+    names, separator = content.get("label_names"), content.get("separator")
+    check("label_names", names is None or len(names) == content["classes"], "as many names as there are classes")
+    return Entry(where, name, source, features, content["eval_feature"], splits, content["classes"], names, separator)
 
 
 def _is_name(value: Any) -> bool:
@@ -231,12 +241,13 @@ class TaskData:
         Args:
             split: "train" or "test".
             lang: the language.
-            separator: put between the texts of several columns.
+            separator: put between the texts of several columns, unless the database has its own.
         """
         import datasets
 
-        read, names = self._read(split, lang), self._label_names(lang)
-        index = {name: number for number, name in enumerate(names)}
+        separator = self._entry(lang).separator or separator
+        read = self._read(split, lang)
+        index = {value: number for number, value in enumerate(self._label_values(lang))}
         return datasets.Dataset.from_dict(
             {
                 "text": [separator.join(texts) for texts in read.texts],
@@ -264,6 +275,13 @@ class TaskData:
         return self.entries[lang]
 
     def _label_names(self, lang: str) -> list[str]:
+        entry, values = self._entry(lang), self._label_values(lang)
+        if entry.label_names and self._read("train", lang).class_names is None:
+            return entry.label_names
+        return values
+
+    def _label_values(self, lang: str) -> list[str]:
+        """Return the different labels of a language as they stand in its data, in their order."""
         entry = self._entry(lang)
         found = {label for split in ("train", "test") for label in self._read(split, lang).labels}
         names = self._read("train", lang).class_names

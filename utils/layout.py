@@ -75,6 +75,7 @@ class RunLayout:
     subfolder: str | None = None
     output_dir: str = "outputs"
     models_dir: str = "models"
+    checkpoints_dir: str | None = None
 
     def __post_init__(self):
         check_model_name(self.model_name)
@@ -101,7 +102,9 @@ class RunLayout:
     @property
     def checkpoints(self) -> Path:
         """Where the resume points are while the model trains."""
-        return self.model / "checkpoints"
+        if self.checkpoints_dir is None:
+            return self.model / "checkpoints"
+        return Path(self.checkpoints_dir) / (self.subfolder or "") / self.name
 
     @property
     def lock_file(self) -> Path:

@@ -24,7 +24,7 @@ HANDOVER_SECONDS = 900
 # Options that may differ between a run and its resumption without changing its result.
 FREE_OPTIONS = {
     "config", "output_dir", "models_dir", "subfolder", "cache_dir", "corpus_path", "model_registry",
-    "debug", "print_config", "force", "report_to", "eval_token_budget", "max_restarts",
+    "debug", "print_config", "force", "report_to", "eval_token_budget", "max_restarts", "checkpoints_dir",
     "do_optimize", "study_kwargs", "optimize_kwargs", "params",
 }  # fmt: skip
 CANCELLED = "the job was cancelled"

@@ -101,15 +101,21 @@ def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed:
     Args:
         labels: label of every row, shape [n].
         groups: a second stratum (the language) of every row, shape [n].
-        share: part of the rows for validation, above 0 and below 1.
+        share: part of the rows for validation, above 0 and below 1; or their number, from 1 on.
         seed: seed of the choice.
 
     Returns:
         Sorted training rows and sorted validation rows.
 
     Raises:
-        UserError: if no row is left for validation.
+        UserError: if no row is left for validation, or for training.
     """
+    if share >= 1:
+        if share != int(share):
+            raise UserError(f"--validation_size {share:g}: expected a part below 1 or a whole number of texts")
+        if share >= len(labels):
+            raise UserError(f"--validation_size {share:g}: there are {len(labels):,} texts in all")
+        share /= len(labels)
     strata: dict[tuple[str, int], np.ndarray] = {
         (str(group), int(label)): np.flatnonzero((labels == label) & (groups == group))
         for group in np.unique(groups)

@@ -93,7 +93,7 @@ class ClassifierTrainer(Trainer):
         )
         # A number and not a ratio, which a resumed run would take for a change.
         steps = self.args.num_train_epochs * len(self.sampler) / self.args.gradient_accumulation_steps
-        self.args.logging_steps = math.ceil(steps / LOGS_PER_RUN)
+        self.args.logging_steps = max(1, math.ceil(steps / LOGS_PER_RUN))
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         if not self.args.disable_tqdm:
@@ -375,7 +375,7 @@ def save_model(trainer: Trainer, folder: Path, max_length: int, merge: bool = Fa
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if not trainer.is_world_process_zero():
         return
-    staging = folder / "checkpoints" / "final"
+    staging = folder / ".final"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -395,3 +395,4 @@ def save_model(trainer: Trainer, folder: Path, max_length: int, merge: bool = Fa
         # safetensors lets nobody else read what it writes.
         file.chmod(0o666 & ~umask())
         file.replace(folder / file.name)
+    staging.rmdir()

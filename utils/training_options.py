@@ -23,9 +23,10 @@ class TrainingOptions(CommonOptions):
 
     num_epochs: int | None = option(
         None,
-        f"passes over the training texts; without it as many as show the model {TEXTS_SHOWN:,} texts",
+        f"passes over the training texts; without it as many as show the model {TEXTS_SHOWN:,} texts; 0 trains "
+        "nothing and saves the pretrained model with a new head",
         aliases=["--epochs"],
-        minimum=1,
+        minimum=0,
     )
     batch_size: int | None = option(
         None, f"training texts per step and device; without it the registry's, else {DEFAULT_BATCH_SIZE}", minimum=1
@@ -64,6 +65,9 @@ class TrainingOptions(CommonOptions):
         None, "the registry of models; without it model2chckpt.json", env="MODEL_REGISTRY", metavar="FILE"
     )
     cache_dir: str = option(CACHE_DIR, "where tokenised texts are kept for all runs")
+    checkpoints_dir: str | None = option(
+        None, "where resume points are kept while it trains; without it in the model's folder", metavar="DIR"
+    )
     max_restarts: int = option(
         3, "give up when Slurm has started the job so often without progress", minimum=1, metavar="TIMES"
     )

@@ -9,18 +9,17 @@ that finetune.py saved. Writes eval/LANG.json and predictions/LANG.csv below out
 any number of evaluations may run at once.
 """
 
-import csv
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from utils.classification import ClassifierOptions, open_texts, typed_name
 from utils.corpus_load import Corpus
 from utils.errors import RunFailure, UserError, nearest, run_script
 from utils.language_database import TaskData
-from utils.layout import RunLayout, atomic_path, check_writable, read_json, write_json
+from utils.layout import RunLayout, check_writable, read_json
 from utils.options import option, parse_options
 
 
@@ -163,6 +162,7 @@ class Evaluator:
         import numpy as np
 
         from utils.batching import make_collator
+        from utils.evaluation import write_evaluation
         from utils.inference import predict_logits, softmax
         from utils.tokenization import separator, tokenize
 
@@ -181,48 +181,22 @@ class Evaluator:
             description=lang,
         )
         seconds = time.monotonic() - started
-        predictions = logits.argmax(1)
-        result = self.result(lang, labels, predictions, seconds)
-        result["data"] = self.texts.provenance("test", [lang])[0]
-        self.write_predictions(lang, labels, predictions, softmax(logits))
-        write_json(self.layout.eval_json(lang), result)
+        result = write_evaluation(
+            self.layout,
+            lang,
+            labels,
+            softmax(logits.astype(np.float64)),
+            registers=self.registers,
+            seconds=seconds,
+            seed=self.options.seed,
+            task=self.options.task,
+            data=self.texts.provenance("test", [lang])[0],
+        )
         low, high = result["confidence_intervals"]["macro_f1"]
         return (
             f"{lang}: {len(labels):,} texts, accuracy {result['accuracy']:.3f}, "
             f"macro F1 {result['macro_f1']:.3f} [{low:.3f}, {high:.3f}], {result['texts_per_second']:.1f} texts/s"
         )
-
-    def result(self, lang: str, labels: Any, predictions: Any, seconds: float) -> dict[str, Any]:
-        """Return the content of eval/LANG.json."""
-        from utils.metrics import confidence_intervals, confusion_matrix, per_register_metrics, summary_metrics
-
-        matrix = confusion_matrix(labels, predictions, len(self.registers))
-        return {
-            "model": self.options.model_name,
-            "train_langs": self.options.train_langs,
-            **({"task": self.options.task} if self.options.task else {}),
-            "eval_lang": lang,
-            "num_texts": len(labels),
-            **{name: float(value) for name, value in summary_metrics(matrix).items()},
-            "registers": self.registers,
-            "per_register": per_register_metrics(matrix, self.registers),
-            "confusion_matrix": matrix.tolist(),
-            "confidence_intervals": confidence_intervals(matrix, self.options.seed),
-            "seconds": round(seconds, 3),
-            "texts_per_second": len(labels) / seconds,
-        }
-
-    def write_predictions(self, lang: str, labels: Any, predictions: Any, probabilities: Any) -> None:
-        """Write predictions/LANG.csv: one row per text, in the order of the test file."""
-        with (
-            atomic_path(self.layout.predictions_csv(lang)) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["index", "true", "predicted", *self.registers])
-            for index, (label, prediction, row) in enumerate(zip(labels, predictions, probabilities, strict=True)):
-                shares = [f"{share:.8g}" for share in row]
-                writer.writerow([index, self.registers[label], self.registers[prediction], *shares])
 
 
 if __name__ == "__main__":

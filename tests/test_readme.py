@@ -14,6 +14,7 @@ import finetune_lm
 import finetuning_generator
 import grid_search
 import post_eval
+import run_pipeline
 from tests.conftest import PROJECT
 from utils import language_database, transcribe
 from utils.jobs import JobOptions
@@ -28,6 +29,7 @@ OPTIONS = {
     "download_model.py": download_model.DownloadOptions,
     "grid_search.py": grid_search.GridOptions,
     "finetuning_generator.py": finetuning_generator.GeneratorOptions,
+    "run_pipeline.py": run_pipeline.PipelineOptions,
     "utils.language_database": language_database.DatabaseOptions,
     "utils.transcribe": transcribe.TranscribeOptions,
 }

@@ -36,19 +36,9 @@ exec "$(sed -n "$(($2 + SLURM_ARRAY_TASK_ID + 1))p" "$1")"
 
 
 @dataclass(kw_only=True)
-class JobOptions:
-    """What the scripts that plan jobs have in common."""
+class SubmitOptions:
+    """How jobs are made and submitted."""
 
-    config: list[str] = option(
-        help="JSON or YAML files with options of finetune.py and of this script, merged left to right",
-        positional=True,
-    )
-    languages: list[str] | None = option(
-        None, "the languages; without it all of the task or of the corpus", metavar="LANG"
-    )
-    model_type: list[str] | None = option(
-        None, "what the texts are, see finetune.py: normal, ipa or both", choices=get_args(ModelType)
-    )
     template: str = option("", "template of the jobs", aliases=["-t"], metavar="FILE")
     template_fields: dict = option({}, "further fields of the template: --template_fields.account abc123")
     output_dir: str = option("jobs/generated", "where the jobs' scripts are written", shared=False)
@@ -60,10 +50,26 @@ class JobOptions:
     confirm_above: int = option(100, "ask before more jobs than this are submitted", minimum=0, metavar="N")
     yes: bool = option(False, "do not ask")
     dry_run: bool = option(False, "show what would be submitted; write and submit nothing")
+    debug: bool = option(False, "show tracebacks")
+
+
+@dataclass(kw_only=True)
+class JobOptions(SubmitOptions):
+    """What grid_search.py and finetuning_generator.py have in common."""
+
+    config: list[str] = option(
+        help="JSON or YAML files with options of finetune.py and of this script, merged left to right",
+        positional=True,
+    )
+    languages: list[str] | None = option(
+        None, "the languages; without it all of the task or of the corpus", metavar="LANG"
+    )
+    model_type: list[str] | None = option(
+        None, "what the texts are, see finetune.py: normal, ipa or both", choices=get_args(ModelType)
+    )
     models_dir: str | None = option(None, "where trained models are kept; without it as the configs say", shared=False)
     seed: int | None = option(None, "seed of the runs; without it as the configs say", shared=False, minimum=0)
     print_config: bool = option(False, "print all options and where their values come from, and end")
-    debug: bool = option(False, "show tracebacks")
 
 
 @dataclass
@@ -105,11 +111,16 @@ def parse_job_options(options_class: type, description: str) -> tuple[Any, dict[
             )
     if "model_name" not in base:
         raise UserError(f"{', '.join(options.config)}: model_name is missing")
+    check_submit_options(options)
+    return options, base
+
+
+def check_submit_options(options: SubmitOptions) -> None:
+    """Raise a `UserError` for a time limit or the number of a job that is none."""
     slurm.parse_timeout(options.timeout)
     for job in options.after or []:
         if not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
             raise UserError(f"--after {job}: expected the number of a job")
-    return options, base
 
 
 def check_config(content: dict[str, Any], origin: str, **more: Any) -> FinetuneOptions:
@@ -213,7 +224,7 @@ class Batch:
         config_dir: where their config files go; None is a folder beside the scripts.
     """
 
-    def __init__(self, name: str, jobs: list[Job], options: JobOptions, config_dir: str | None = None):
+    def __init__(self, name: str, jobs: list[Job], options: SubmitOptions, config_dir: str | None = None):
         self.name, self.jobs, self.options = name, jobs, options
         self.folder = (Path(options.output_dir) / name).resolve()
         self.configs = (Path(config_dir) / name).resolve() if config_dir else self.folder / "configs"
@@ -225,7 +236,7 @@ class Batch:
         Args:
             script: what to tell the user to call for the results.
         """
-        left = [job for job in self.jobs if not is_complete(job)]
+        left = [job for job in self.jobs if not self.is_complete(job)]
         complete = len(self.jobs) - len(left)
         headers = [array_header(self.fill(job, job_name=self.name)) for job in left]
         if len(set(headers)) > 1:
@@ -266,8 +277,6 @@ class Batch:
 
     def fill(self, job: Job, **changes: str) -> str:
         """Return the script of a job."""
-        config = self.configs / f"{job.name}.json"
-        evaluation = evaluation_arguments(job)
         values = {
             "job_name": job.name,
             "cpus": str(self.options.cpus),
@@ -281,10 +290,21 @@ class Batch:
             if "\n" in value:
                 raise UserError(f"--template_fields.{name}: a field cannot hold a line break")
         quoted = {name: shlex.quote(value) for name, value in (values | changes).items()}
-        quoted["args"] = shlex.join(["--config", str(config)])
-        quoted["eval_args"] = shlex.join(evaluation)
-        quoted["result_args"] = shlex.join([str(config), "--eval_langs", *job.eval_langs])
+        quoted |= {name: shlex.join(words) for name, words in self.arguments(job).items()}
         return slurm.fill_template(Path(self.options.template), quoted, REQUIRED_FIELDS)
+
+    def arguments(self, job: Job) -> dict[str, list[str]]:
+        """Return the fields of the template that are command lines."""
+        config = str(self.configs / f"{job.name}.json")
+        return {
+            "args": ["--config", config],
+            "eval_args": evaluation_arguments(job),
+            "result_args": [config, "--eval_langs", *job.eval_langs],
+        }
+
+    def is_complete(self, job: Job) -> bool:
+        """Say whether there is nothing left to do for a job."""
+        return is_complete(job)
 
     def queued(self) -> set[str]:
         """Return the names of jobs in the queue."""

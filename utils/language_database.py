@@ -288,7 +288,10 @@ class TaskData:
         if names is None:
             numbers = all(name.removeprefix("-").isdecimal() for name in found)
             names = sorted(found, key=int) if numbers else sorted(found)
-        if len(names) != entry.classes or not found <= set(names):
+        if not found <= set(names):
+            strange = ", ".join(sorted(found - set(names))[:10])
+            raise UserError(f"{self.file}: {entry.where}: the splits differ in their labels: {strange} is not in both")
+        if len(names) != entry.classes:
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise UserError(
                 f"{self.file}: {entry.where}.classes: {entry.classes}, but the data have {len(names)} labels: {shown}"

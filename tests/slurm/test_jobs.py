@@ -11,7 +11,9 @@ import pytest
 
 import finetuning_generator
 import grid_search
+import run_pipeline
 from tests.conftest import skip, typed_registry
+from tests.test_pipeline import write_news
 from utils.classification import FinetuneOptions
 from utils.layout import read_json
 from utils.options import OptionParser
@@ -165,3 +167,21 @@ def test_a_search_from_the_grid_to_the_best_config(plan, invoke):
     table = (folder / "results.csv").read_text().splitlines()
     assert len(table) == 3 and "russian_macro_f1" in table[0]
     assert (folder / "grid.png").is_file() and (folder / "grid.pdf").is_file()
+
+
+def test_a_pipeline_as_an_array(site, invoke, monkeypatch):
+    write_news(site.folder / "news")
+    tasks = {f"baseline{seed}": {"model_name": "tfidf", "training_args": {"seed": seed}} for seed in (1, 2)}
+    content = {"data": {"dataset": "news", "validation_size": 40}, "results_dir": "results", "tasks": tasks}
+    (site.folder / "news.yaml").write_text(json.dumps(content))
+    for name, value in site.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(site.folder)
+    status, output, errors = invoke(run_pipeline, "news.yaml", "--submit", "--cpus", "1", "--gpus", "0")
+    assert (status, errors) == (0, "")
+    (job,) = [line.split()[1].strip(":") for line in output.splitlines() if line.startswith("job ")]
+    site.wait(job)
+    logs = [path.read_text() for path in (site.folder / "results").glob("*/*/train.txt")]
+    table = (site.folder / "results/results.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table[1:]] == list(tasks), logs
+    assert "2 jobs: 0 to submit, 2 complete and skipped" in invoke(run_pipeline, "news.yaml", "--submit")[1]

@@ -93,12 +93,12 @@ def submit_options():
         ).stdout
         for kind in ("train", "eval")
     ]
-    return {option for text in helps for option in re.findall(r"--[a-z_]+", text.rpartition("Options: ")[2])}
+    return {option for text in helps for option in re.findall(r"--[a-z0-9_]+", text.rpartition("Options: ")[2])}
 
 
 def test_every_option_of_finetune_named_in_the_readme_exists():
     known = {f"--{name}" for options in OPTIONS.values() for name in options.__dataclass_fields__}
     known |= {"--help", "--debug", "--option_name", "--option-name", "--base_dir", "--nproc-per-node"}
     known |= submit_options() | SBATCH_OPTIONS
-    named = {name.split(".")[0] for name in re.findall(r"--[a-z][a-z_.-]+", README)}
+    named = {name.split(".")[0] for name in re.findall(r"--[a-z][a-z0-9_.-]+", README)}
     assert named <= known, named - known

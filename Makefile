@@ -2,6 +2,7 @@
 # PYTHON       the interpreter that makes .venv (3.11 or newer)
 # ARGS         options for pytest, for instance ARGS="-k options"
 # WORKERS      processes that run the tests
+# AG_NEWS_PATH  a folder with AG News's train.csv and test.csv, for make agnews
 # TORCH_INDEX  an extra package index for torch, for instance https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ TORCH := torch==2.13.0
 SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-slurm test test-slurm lint bench clean
+.PHONY: help setup demo demo-slurm test test-slurm lint bench agnews clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +49,11 @@ lint: $(READY) ## check the style of Python and shell files
 
 bench: $(READY) ## measure speed against the earlier loop and the plain Trainer (needs CORPUS_PATH)
 	$(BIN)/python benchmarks/finetune_throughput.py
+
+agnews: $(READY) ## compare full fine-tuning, LoRA and a baseline on AG News (needs AG_NEWS_PATH; under 40 minutes)
+	@test -n "$(AG_NEWS_PATH)" || { echo "AG_NEWS_PATH must name a folder with train.csv and test.csv of AG News" >&2; exit 2; }
+	$(BIN)/python -m demo.minilm demo/build/minilm.json
+	MODEL_REGISTRY=demo/build/minilm.json $(BIN)/python run_pipeline.py config/agnews-minilm.yaml --dataset "$(AG_NEWS_PATH)"
 
 clean: ## remove caches and the demo's files, never outputs/ or models/
 	rm -rf demo/build .cache .pytest_cache .ruff_cache .hypothesis

@@ -233,3 +233,19 @@ def test_a_language_model_with_a_new_word_is_saved_whole(here, invoke):
     assert status == 0, errors
     folder = only_folder(here)
     assert (folder / "model/model.safetensors").is_file() and not (folder / "model/adapter_config.json").exists()
+
+
+def test_real_weights_with_few_parameters_trained(tmp_path):
+    """The real all-MiniLM-L6-v2: under 5 % of its parameters are trained, and the rest are those of the package."""
+    from demo.minilm import checkpoint
+    from utils.models import build_classifier
+
+    plain = load_file(checkpoint() / "model.safetensors")
+    model = build_classifier(checkpoint(), ["a", "b", "c", "d"])
+    model = add_adapters(
+        model, AdapterOptions(lora_targets=["query"]), "classifier", ModelSpec("m", str(checkpoint())), checkpoint()
+    )
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    assert 0 < sum(size for size, trained in sizes if trained) < 0.05 * sum(size for size, _ in sizes)
+    weight = model.get_base_model().bert.encoder.layer[5].attention.self.query.base_layer.weight
+    assert torch.equal(weight, plain["encoder.layer.5.attention.self.query.weight"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import yaml
 
 import run_pipeline
-from tests.conftest import finish, start
+from demo.minilm import checkpoint
+from tests.conftest import PROJECT, finish, skip, start
 from utils.baseline import train_baseline
 from utils.classification import open_texts
 from utils.errors import UserError
@@ -246,3 +248,18 @@ def test_a_dry_run_of_the_projects_own_pipeline(inputs, invoke, monkeypatch):
     assert (status, errors) == (0, "")
     assert "9 jobs: 9 to submit" in output
     assert not (inputs.folder / "outputs").exists()
+
+
+def test_the_baseline_on_real_news(tmp_path):
+    """$AG_NEWS_PATH has the official files' layout, with fewer texts."""
+    data = os.environ.get("AG_NEWS_PATH")
+    if not data or not (Path(data) / "train.csv").is_file():
+        skip("AG_NEWS_PATH does not name a folder with train.csv and test.csv of AG News")
+    pipeline = PROJECT / "config/agnews-minilm.yaml"
+    write_json(tmp_path / "minilm.json", {"minilm": {"checkpoint": str(checkpoint())}})
+    arguments = ["--dataset", data, "--tasks", "baseline"]
+    finish(start("run_pipeline.py", str(pipeline), *arguments, cwd=tmp_path, MODEL_REGISTRY="minilm.json"))
+    with (tmp_path / "outputs/agnews-minilm/results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert 0.85 < float(row["test_accuracy"]) < 0.95
+    assert 0.85 < float(row["test_macro_f1"]) < 0.95

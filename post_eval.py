@@ -1,19 +1,34 @@
-"""Draw confusion matrices and train-vs-eval matrices of all evaluated models, and write one table of all metrics.
+"""Turn saved results into figures, tables, statistics and one HTML report.
 
     python post_eval.py
-    python post_eval.py --base_dir outputs/balanced --format png pdf
+    python post_eval.py --base_dir outputs/balanced --style paper --format pdf
     python post_eval.py --ignore_cfm --tve_models xlmr --tve_metrics macro_f1 --tve_eval_langs en fr tr
+    python post_eval.py --compare xlmr-en xlmr-en-fr
+    python post_eval.py --base_dir outputs --seeds
 
-Reads MODEL-LANGS/eval/*.json below the base folder. Writes cfm.png beside each model's results, and tve.png
-and summary.csv in the base folder. Existing figures are drawn anew.
+Reads MODEL-LANGS/eval/*.json below the base folder. Writes cfm.png beside each model's results, and tve.png,
+summary.csv and report.html in the base folder. Existing figures are drawn anew.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
+from utils.calibration import calibration_rows, reliability_figure, reliability_of_all
+from utils.cfm import confusion_figure, select_matrices
+from utils.comparison import compare, comparison_file, describe
+from utils.corpus_load import DEFAULT_CORPUS
+from utils.drawing import Drawing, draw_all
 from utils.errors import run_script
-from utils.layout import atomic_path
+from utils.examples import TestTexts, misclassified
+from utils.figures import STYLES, Style
+from utils.names import Names, load_names
 from utils.options import CommonOptions, option, parse_options
+from utils.report import report_data, write_report
+from utils.results import RunResults, load_results, tidy_table, write_table
+from utils.seeds import SeedGroup, find_groups, mean_runs, seeds_table
+from utils.tve import MatrixGrid, select_grid, train_vs_eval_figure
 
 
 @dataclass(kw_only=True)
@@ -24,7 +39,22 @@ class PostEvalOptions(CommonOptions):
         "outputs", "folder with the results, one folder per model", aliases=["--base_dir", "--base-dir"], metavar="DIR"
     )
     subfolder: str | None = option(None, "folder below it, as given to finetune.py")
-    format: list[str] = option(["png"], "file formats of the figures", choices=("png", "pdf", "svg"))
+    format: list[str] | None = option(
+        None, "file formats of the figures; without it png, or pdf for --style paper", choices=("png", "pdf", "svg")
+    )
+    style: Literal["screen", "paper"] = option(
+        "screen", "paper: small type, panels with shared labels, as wide as a column or a page (7.7 or 16 cm)"
+    )
+    corpus_path: str = option(
+        DEFAULT_CORPUS, "register corpus with the names of languages and registers", env="CORPUS_PATH", metavar="DIR"
+    )
+    compare: list[str] | None = option(
+        None, "test whether these runs, [SUBFOLDER/]MODEL-LANGS, differ on the same texts", metavar="NAME"
+    )
+    seeds: bool = option(False, "mean and standard deviation of runs in subfolders that differ by their seed alone")
+    calibration: bool = option(False, "expected calibration error and reliability diagrams, from the predictions")
+    ignore_report: bool = option(False, "write no report.html")
+    show_texts: bool = option(False, "put misclassified texts into the report; mind whom you give it to")
     ignore_cfm: bool = option(False, "draw no confusion matrices")
     cfm_ignore_summary: bool = option(False, "leave out the panel with the registers of the training texts")
     cfm_models: list[str] | None = option(None, "confusion matrices of these models only", metavar="MODEL")
@@ -39,36 +69,110 @@ class PostEvalOptions(CommonOptions):
     tve_eval_langs: list[str] | None = option(None, "columns of these evaluation languages only", metavar="LANG")
 
 
+@dataclass
+class Results:
+    """What there is to show: the runs and what was computed of them."""
+
+    base_dir: Path
+    names: Names
+    runs: list[RunResults]
+    matrices: list[tuple[RunResults, list[str]]]
+    grid: MatrixGrid | None
+    comparisons: list[dict[str, Any]]
+    groups: list[SeedGroup]
+    reliabilities: dict[str, dict[str, Any]]
+
+
 def main() -> int:
     """Run the script; returns its exit status."""
     options = parse_options(PostEvalOptions, __doc__)
-
-    import pandas as pd
-
-    from utils.cfm import confusion_figure, select_matrices
-    from utils.figures import save_figure
-    from utils.results import load_results, tidy_table
-    from utils.tve import select_grid, train_vs_eval_figure
-
-    base_dir = Path(options.output_dir) / (options.subfolder or "")
-    runs = load_results(base_dir)
-    # Every filter is checked before anything is drawn.
-    matrices = select_matrices(runs, options.cfm_models, options.cfm_train_langs, options.cfm_eval_langs)
-    grid = select_grid(runs, options.tve_models, options.tve_metrics, options.tve_train_langs, options.tve_eval_langs)
-    written = []
-    for run, langs in [] if options.ignore_cfm else matrices:
-        figure = confusion_figure(run, langs, options.cfm_ignore_summary)
-        written += save_figure(figure, run.folder / "cfm", options.format)
-    if not options.ignore_tve:
-        written += save_figure(train_vs_eval_figure(runs, grid), base_dir / "tve", options.format)
-    table = base_dir / "summary.csv"
-    with atomic_path(table) as temporary:
-        pd.DataFrame(tidy_table(runs)).to_csv(temporary, index=False, lineterminator="\n")
-    evaluations = sum(len(run.evaluations) for run in runs)
-    print(f"{len(runs)} models, {evaluations} evaluations")
-    for path in [*written, table]:
+    results = gather(options)
+    tables = make_tables(options, results)
+    if results.comparisons:
+        print(describe(results.comparisons))
+    written = draw_all(plan_figures(options, results))
+    written += [write_table(results.base_dir / name, rows) for name, rows in tables.items() if rows]
+    if results.runs and not options.ignore_report:
+        written.append(make_report(options, results, tables["seeds.csv"]))
+    print(f"{len(results.runs)} models, {sum(len(run.evaluations) for run in results.runs)} evaluations")
+    for path in written:
         print(path)
     return 0
+
+
+def gather(options: PostEvalOptions) -> Results:
+    """Load and compute all that was asked for; whatever is wrong with it ends the script before anything is written."""
+    base_dir = Path(options.output_dir) / (options.subfolder or "")
+    names = load_names(options.corpus_path)
+    # Runs that are compared, or that differ by their seed, may be in subfolders alone.
+    runs = load_results(base_dir, required=not (options.compare or options.seeds))
+    matrices = select_matrices(runs, options.cfm_models, options.cfm_train_langs, options.cfm_eval_langs)
+    grid = select_grid(runs, options.tve_models, options.tve_metrics, options.tve_train_langs, options.tve_eval_langs)
+    return Results(
+        base_dir,
+        names,
+        runs,
+        [] if options.ignore_cfm else matrices,
+        grid if runs and not options.ignore_tve else None,
+        compare(base_dir, options.compare, options.seed) if options.compare else [],
+        find_groups(base_dir) if options.seeds else [],
+        reliability_of_all(runs) if options.calibration else {},
+    )
+
+
+def make_tables(options: PostEvalOptions, results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of every table by the name of its file."""
+    reliabilities = results.reliabilities
+    tables = {
+        "summary.csv": tidy_table(results.runs),
+        "seeds.csv": seeds_table(results.groups),
+        "calibration.csv": [row for run in results.runs for row in calibration_rows(run, reliabilities.get(run.name))],
+    }
+    return tables | ({comparison_file(options.compare): results.comparisons} if options.compare else {})
+
+
+def plan_figures(options: PostEvalOptions, results: Results) -> list[Drawing]:
+    """Return the figures that are to be drawn."""
+    style, names, base_dir = STYLES[options.style], results.names, results.base_dir
+    formats = options.format or (["png"] if options.style == "screen" else ["pdf"])
+    drawings = []
+    for run, langs in results.matrices:
+        make = partial(confusion_figure, run, langs, options.cfm_ignore_summary, style, names)
+        drawings.append(Drawing(make, run.folder / "cfm", formats))
+    for run in results.runs:
+        if run.name in results.reliabilities:
+            make = partial(reliability_figure, run, results.reliabilities[run.name], style, names)
+            drawings.append(Drawing(make, run.folder / "reliability", formats))
+    matrices = [(results.runs, results.grid, "tve")] if results.grid else []
+    if results.groups:
+        means = mean_runs(results.groups)
+        matrices.append((means, select_grid(means, None, options.tve_metrics), "seeds"))
+    for runs, grid, name in matrices:
+        for metrics, path in pages(grid, base_dir / name, style):
+            make = partial(train_vs_eval_figure, runs, replace(grid, metrics=metrics), style, names)
+            drawings.append(Drawing(make, path, formats))
+    return drawings
+
+
+def pages(grid: MatrixGrid, path: Path, style: Style) -> list[tuple[list[str], Path]]:
+    """Return metrics and path of each figure: one for all, but one for each where a page limits the size."""
+    if not style.widths:
+        return [(grid.metrics, path)]
+    return [([metric], path.with_name(f"{path.name}-{metric}")) for metric in grid.metrics]
+
+
+def make_report(options: PostEvalOptions, results: Results, seeds: list[dict[str, Any]]) -> Path:
+    """Write report.html; returns its path."""
+    texts = TestTexts(options.corpus_path) if options.show_texts else None
+    data = report_data(
+        results.runs,
+        results.names,
+        reliabilities=results.reliabilities,
+        examples={run.name: misclassified(run, texts) for run in results.runs} if texts else {},
+        comparisons=results.comparisons,
+        seeds=seeds,
+    )
+    return write_report(results.base_dir / "report.html", data)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def test_everything_is_written_and_named(results, invoke):
     status, output, errors = invoke(post_eval, "--format", "png", "pdf", "svg")
     assert status == 0, errors
     written = [line for line in output.splitlines() if line.startswith("outputs")]
-    assert len(written) == 6 * 3 + 3 + 1
+    assert len(written) == 6 * 3 + 3 + 2
     for path in written:
         assert (results.parent / path).stat().st_size > 500
     with (results / "summary.csv").open(newline="") as file:

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.figures import new_figure, save_figure
+from utils.figures import LINE_COLOURS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Dark enough on white, told apart by the colour-blind too (Okabe & Ito 2008).
-SPLIT_COLOURS = {"train": "#0072B2", "validation": "#D55E00"}
+SPLIT_COLOURS = {"train": LINE_COLOURS[4], "validation": LINE_COLOURS[5]}
 
 
 def plot_loss_curves(path: Path, batches: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> Path:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.figures import CHARACTER_WIDTH, heat_map, new_figure, room_for
+from utils.figures import SCREEN, heat_map, new_figure, room_for
 from utils.tve import metric_title
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def heat_maps(rows: list[dict[str, Any]], varying: list[str], metric: str) -> "F
     columns = values_of(rows, across)
     lines = values_of(rows, down) if down else [""]
     panels = sorted({(row["model"], row["train_langs"]) for row in rows})
-    left = (0.55 if down else 0.2) + CHARACTER_WIDTH * max(len(shown(line)) for line in lines)
+    left = (0.55 if down else 0.2) + SCREEN.character * max(len(shown(line)) for line in lines)
     inner = (max(len(columns) * CELL_WIDTH, 2.2), len(lines) * CELL_HEIGHT)
     rotation, below = room_for([shown(value) for value in columns], inner[0] / len(columns))
     panel = (left + inner[0] + RIGHT, TOP + inner[1] + BOTTOM + below)
@@ -78,7 +78,7 @@ def parallel_coordinates(rows: list[dict[str, Any]], varying: list[str], metric:
 
     context = [name for name in ("model", "train_langs") if len({row[name] for row in rows}) > 1]
     dimensions = [*context, *varying]
-    margin = 0.4 + CHARACTER_WIDTH * max(len(shown(value)) for value in values_of(rows, dimensions[0]))
+    margin = 0.4 + SCREEN.character * max(len(shown(value)) for value in values_of(rows, dimensions[0]))
     width = margin + len(dimensions) * AXIS_DISTANCE + 0.9
     height = AXIS_HEIGHT + TITLE + 0.9
     figure = new_figure(width, height)

@@ -1,14 +1,14 @@
 """Tables and figures of a pipeline: the epochs of every subtask, and all subtasks beside each other."""
 
-import csv
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.baseline import BASELINE
-from utils.figures import new_figure, save_figure
-from utils.layout import atomic_path, read_json, write_text
+from utils.figures import LINE_COLOURS, new_figure, save_figure
+from utils.layout import read_json, write_text
 from utils.pipeline import LANGUAGE, Subtask
+from utils.results import write_table
 from utils.resume import HISTORY_FILE, last_resume_point
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 EPOCH_COLUMNS = ("epoch", "loss", "learning_rate", "seconds")
 VALIDATION_COLUMNS = ("loss", "accuracy", "macro_f1")
-# Okabe and Ito's colours, told apart by the colour-blind too.
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 MARKERS = "os^Dv<>P"
 
 
@@ -41,7 +39,7 @@ def parse_logs(subtask: Subtask) -> list[Path]:
         | {f"validation_{name}": epoch["validation"].get(name) for name in VALIDATION_COLUMNS}
         for epoch in epochs
     ]
-    _write_csv(subtask.log, rows)
+    write_table(subtask.log, rows)
     return [subtask.log, *save_figure(curves(subtask.name, rows), subtask.log, ["png", "pdf"])]
 
 
@@ -51,10 +49,10 @@ def curves(name: str, rows: list[dict[str, Any]]) -> "Figure":
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
     lines = (
-        (left, "loss", "training loss", COLOURS[4]),
-        (left, "validation_loss", "validation loss", COLOURS[5]),
-        (right, "validation_accuracy", "validation accuracy", COLOURS[5]),
-        (right, "validation_macro_f1", "validation macro F1", COLOURS[3]),
+        (left, "loss", "training loss", LINE_COLOURS[4]),
+        (left, "validation_loss", "validation loss", LINE_COLOURS[5]),
+        (right, "validation_accuracy", "validation accuracy", LINE_COLOURS[5]),
+        (right, "validation_macro_f1", "validation macro F1", LINE_COLOURS[3]),
     )
     for axes, column, label, colour in lines:
         points = [(row["epoch"], row[column]) for row in rows if row[column] is not None]
@@ -103,7 +101,7 @@ def results_row(subtask: Subtask) -> dict[str, Any] | None:
 
 def write_results(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
     """Write the results table as CSV and Markdown, and accuracy against trainable parameters; returns the files."""
-    _write_csv(folder / "results.csv", rows)
+    write_table(folder / "results.csv", rows)
     write_text(folder / "results.md", markdown(rows))
     figures = save_figure(accuracy_figure(rows), folder / "results", ["png", "pdf"])
     return [folder / "results.csv", folder / "results.md", *figures]
@@ -144,10 +142,10 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> "Figure":
     tasks, models = (list(dict.fromkeys(row[key] for row in rows)) for key in ("task", "model"))
     for row in rows:
         low, value, high = (row[f"test_accuracy{end}"] for end in ("_low", "", "_high"))
-        colour = COLOURS[tasks.index(row["task"]) % len(COLOURS)]
+        colour = LINE_COLOURS[tasks.index(row["task"]) % len(LINE_COLOURS)]
         marker = MARKERS[models.index(row["model"]) % len(MARKERS)]
         error = [[value - low], [high - value]]
-        place = row["trainable_parameters"]
+        place = _beside(row, rows)
         axes.errorbar(place, value, yerr=error, fmt=marker, color=colour, capsize=3, markersize=6)
         if row["model"] == BASELINE:
             axes.axhline(value, color=colour, linewidth=0.8, linestyle="--", zorder=0)
@@ -157,15 +155,19 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> "Figure":
     axes.set_ylabel("test accuracy, 95 % interval")
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    handles = [axes.plot([], [], "o", color=COLOURS[i % len(COLOURS)], label=x)[0] for i, x in enumerate(tasks)]
+    handles = [
+        axes.plot([], [], "o", color=LINE_COLOURS[i % len(LINE_COLOURS)], label=x)[0] for i, x in enumerate(tasks)
+    ]
     handles += [axes.plot([], [], MARKERS[i % len(MARKERS)], color="0.5", label=x)[0] for i, x in enumerate(models)]
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     axes.set_title("accuracy against trainable parameters")
     return figure
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _beside(row: dict[str, Any], rows: list[dict[str, Any]]) -> float:
+    """Return a row's place on the axis, a little beside those of the same number of parameters."""
+    place = row["trainable_parameters"]
+    same = [other["name"] for other in rows if other["trainable_parameters"] == place]
+    offset = same.index(row["name"]) - (len(same) - 1) / 2
+    # Below 1,000 the axis is linear.
+    return place * 1.12**offset if place else 80 * (offset + (len(same) - 1) / 2)

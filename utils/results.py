@@ -1,12 +1,16 @@
 """The saved results of evaluations, as post_eval.py reads them: no model, no corpus, no torch."""
 
+import csv
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError, nearest
-from utils.layout import read_json
+from utils.layout import atomic_path, read_json
 from utils.metrics import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REQUIRED = ("model", "train_langs", "eval_lang", "registers", "confusion_matrix", "per_register", *METRICS)
 
@@ -32,23 +36,32 @@ class RunResults:
         return f"{self.model}-{self.train_langs}"
 
 
-def load_results(base_dir: Path) -> list[RunResults]:
+def load_results(base_dir: Path, required: bool = True) -> list[RunResults]:
     """Load every evaluated run directly below a folder, sorted by model and training languages.
 
+    Args:
+        base_dir: the folder.
+        required: there must be one.
+
     Raises:
-        UserError: if the folder is missing or holds no results, or a file in it is damaged.
+        UserError: if the folder is missing or holds no results though it must, or a file in it is damaged.
     """
     if not base_dir.is_dir():
         raise UserError(f"the results folder {base_dir} does not exist; give it with --base_dir")
-    runs = [run for folder in sorted(base_dir.iterdir()) if (run := _load_run(folder))]
-    if not runs:
+    runs = [run for folder in sorted(base_dir.iterdir()) if (run := load_run(folder))]
+    if not runs and required:
         raise UserError(
             f"no evaluation results below {base_dir} (expected MODEL-LANGS/eval/LANG.json); run evaluate.py first"
         )
     return sorted(runs, key=lambda run: (run.model, run.train_langs))
 
 
-def _load_run(folder: Path) -> RunResults | None:
+def load_run(folder: Path) -> RunResults | None:
+    """Load a run from its folder of results; None if it has not been evaluated.
+
+    Raises:
+        UserError: if a file is damaged.
+    """
     files = sorted(path for path in (folder / "eval").glob("*.json") if not path.name.startswith("."))
     if not files:
         return None
@@ -69,6 +82,30 @@ def _load_run(folder: Path) -> RunResults | None:
         record.get("train_registers", {}),
         record.get("validation_registers", {}),
     )
+
+
+def load_predictions(folder: Path, lang: str) -> "pd.DataFrame":
+    """Load predictions/LANG.csv of a run: index, true, predicted, and the probability of every register.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+    import pandas as pd
+
+    path = folder / "predictions" / f"{lang}.csv"
+    names = {"true": str, "predicted": str}
+    try:
+        # NA is the name of a register, not a missing value.
+        table = pd.read_csv(path, dtype=names, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; evaluate again with evaluate.py --force") from None
+    except ValueError as error:
+        raise UserError(f"{path}: no predictions ({error}); evaluate again with evaluate.py --force") from None
+    missing = [name for name in ("index", "true", "predicted") if name not in table]
+    if missing or not len(table):
+        what = f"the column {missing[0]!r} is missing" if missing else "no rows"
+        raise UserError(f"{path}: no predictions ({what}); evaluate again with evaluate.py --force")
+    return table
 
 
 def choose(known: list[str], wanted: list[str] | None, option: str) -> list[str]:
@@ -111,3 +148,12 @@ def tidy_table(runs: list[RunResults]) -> list[dict[str, Any]]:
                     }
                 )
     return rows
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write rows of the same keys as CSV, atomically; returns the path."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

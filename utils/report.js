@@ -109,7 +109,8 @@ function table(id, caption, columns, rows, sorted = null, descending = true) {
   const filter = el("input", { type: "search", id: `${id}-filter`, placeholder: "for instance: xlmr french", oninput: (event) => { wanted = event.target.value; draw(); } });
   const controls = rows.length > 8 ? el("div", { class: "controls filter" }, el("label", {}, "Filter ", filter), shownCount) : null;
   draw();
-  return el("div", {}, controls, el("div", { class: "scroll" }, el("table", { class: "list", id }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...headers)), body)));
+  const drawn = el("table", { class: "list", id, "aria-label": caption }, el("thead", {}, el("tr", {}, ...headers)), body);
+  return el("div", {}, controls, el("p", { class: "note" }, caption), el("div", { class: "scroll" }, drawn));
 }
 
 /* ---- heat maps with a tip for the pointer, the finger and the keyboard ---- */
@@ -129,11 +130,11 @@ function heatMap(id, caption, rows, columns, cells) {
     }
     return node;
   })));
-  const grid = el("table", { class: "heat", id }, el("caption", {}, caption), el("thead", {}, head), el("tbody", {}, ...body));
+  const grid = el("table", { class: "heat", id, "aria-label": caption }, el("thead", {}, head), el("tbody", {}, ...body));
   const first = grid.querySelector("td[data-tip]");
   if (first) first.tabIndex = 0;
   grid.addEventListener("keydown", moveFocus);
-  return el("div", { class: "scroll" }, grid);
+  return el("div", {}, el("p", { class: "note" }, caption), el("div", { class: "scroll" }, grid));
 }
 
 function moveFocus(event) {

@@ -100,6 +100,8 @@ function modelPage() {
   } : null)));
   const scores = result.registers.map((register, i) => {
     const [precision, recall, f1, support] = result.scores[i];
+    // A register that is neither true nor predicted has no scores.
+    if (!support && !result.matrix.some((line) => line[i])) return { register, name: DATA.registers[register], precision: null, recall: null, f1: null, support };
     return { register, name: DATA.registers[register], precision, recall, f1, support };
   });
   const numbers = ["precision", "recall", "f1"].map((key) => ({ key, label: key === "f1" ? "F1" : key, number: true, show: (one) => fixed(one[key]) }));

@@ -81,12 +81,15 @@ def confusion_figure(
         title="" if style.shares_labels else f"{run.model} trained on {names.langs(run.train_langs)}",
         legend=names.legend(registers) if word == "register" else "",
     )
+    # Where rows share their labels, the first of a row must have some: the training texts come last.
+    summary = None if ignore_summary else num_panels - 1 if style.shares_labels else 0
+    left_to_draw = iter(langs)
     for index in range(num_panels):
         axes = grid.axes(index)
-        if index == 0 and not ignore_summary:
+        if index == summary:
             draw_training_registers(axes, run, registers, style)
         else:
-            result = run.evaluations[langs[index - (not ignore_summary)]]
+            result = run.evaluations[next(left_to_draw)]
             draw_confusion_matrix(axes, result, style, names.lang(result["eval_lang"]))
             hide_shared_labels(axes, *grid.is_labelled(index))
         axes.tick_params(axis="x", labelrotation=rotation)

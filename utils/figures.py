@@ -128,7 +128,7 @@ class PanelGrid:
         self.inner = (wide, high)
         # A title is as wide as the figure at most.
         self.title_height = 0.65 / 9 * style.font if title else 0.02
-        lines = textwrap.wrap(legend, max(20, int((total - 0.2) / style.character))) if legend else []
+        lines = textwrap.wrap(legend, max(20, int((total - 0.2) / (0.88 * style.character)))) if legend else []
         below = style.line * len(lines) + (0.08 if lines else 0)
         rows = math.ceil(count / self.per_row)
         self.width, self.height = total, self.title_height + rows * self.step[1] + around + below

@@ -20,6 +20,7 @@ from utils.corpus_load import Corpus
 from utils.errors import RunFailure, UserError, nearest, run_script
 from utils.language_database import TaskData
 from utils.layout import RunLayout, check_writable, read_json
+from utils.model_card import write_classifier_card
 from utils.options import option, parse_options
 
 
@@ -63,6 +64,8 @@ def main() -> int:
             failures[lang] = str(error) or type(error).__name__
     if len(failures) < len(langs):
         print(f"metrics      {layout.outputs / 'eval'}\npredictions  {layout.outputs / 'predictions'}")
+        card = write_classifier_card(layout)
+        print(f"model card   {card}" if card else "model card   left as it is")
     for lang, reason in failures.items():
         print(f"evaluate.py: error: {lang} failed: {reason}", file=sys.stderr)
     return 1 if failures else 0

@@ -27,6 +27,7 @@ from utils.errors import UserError, run_script
 from utils.language_database import TaskData
 from utils.layout import RunLayout, RunRecord, check_writable, now, split_langs, timestamp, write_json
 from utils.metrics import METRICS
+from utils.model_card import write_classifier_card
 from utils.option_values import object_path
 from utils.options import parse_options
 from utils.registry import ModelSpec, find_model, load_registry, resolve_checkpoint
@@ -43,8 +44,8 @@ from utils.resume import (
 from utils.training_options import (
     DEFAULT_BATCH_SIZE,
     TEXTS_SHOWN,
-    check_tracker,
     early_stopping,
+    prepare_tracker,
     training_arguments,
 )
 
@@ -96,7 +97,7 @@ def main() -> int:
     texts = open_texts(options, langs)
     registers = texts.label_names(langs)
     data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": registers}
-    check_tracker(options.report_to)
+    prepare_tracker(options.report_to, layout.outputs)
     check_adapter_options(options)
     check_writable(layout.outputs, layout.model)
     settings = resolve_settings(options, spec)
@@ -155,6 +156,7 @@ def train(run: Run) -> None:
         summary = fit(run)
         clear_results(run.layout)
         run.record.write("complete", ended=now())
+        write_classifier_card(run.layout)
         shutil.rmtree(run.layout.checkpoints, ignore_errors=True)
         print(summary)
         leave_process_group()
@@ -276,6 +278,7 @@ def fit(run: Run) -> str:
         "device": machine.describe_device(arguments.device),
         "num_processes": arguments.world_size,
         "precision": prepared.precision,
+        "license": run.spec.license,
         "num_epochs": int(arguments.num_train_epochs),
         "max_length": prepared.max_length,
         "train_registers": count_registers(prepared.data.train["label"], registers),

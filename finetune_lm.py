@@ -14,7 +14,6 @@ import json
 import os
 import random
 import shutil
-import sys
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,8 +23,10 @@ from utils.errors import UserError, run_script
 from utils.layout import RunRecord, check_writable, now, read_json, sha256_of_file, timestamp, write_json, write_text
 from utils.lm_layout import TEST_ONLY, LmLayout, choose_folder, differences, model_label
 from utils.lm_options import FinetuneLmOptions, check_options, read_token
+from utils.model_card import language_model_card
 from utils.option_values import object_path
 from utils.options import parse_options
+from utils.progress import progress
 from utils.registry import ModelSpec, find_checkpoint, resolve_checkpoint
 from utils.resume import CANCELLED, StopFlag, check_restarts, only_run, recorded, run_trainer
 from utils.text_files import METADATA, TextFile, dataset_name, open_text_file
@@ -223,6 +224,11 @@ def fit(run: Run, loaded: Any) -> str:
     save(loaded.model, loaded.tokenizer, layout)
     history = trainer.history
     plot_loss_curves(layout.loss_curves, history.batches, history.epochs)
+    files = provenance([*run.text_files.values()])
+    card = language_model_card(
+        "/".join(layout.outputs.parts[-3:]), run.specs["model"], run.record.content, files, history.best
+    )
+    write_text(layout.model / "README.md", card)
     write_json(layout.train_json, {"best_epoch": history.best["epoch"], "epochs": history.epochs})
     return (
         f"best epoch {history.best['epoch']} of {len(history.epochs)}: "
@@ -246,8 +252,6 @@ def save(model: Any, tokenizer: Any, layout: LmLayout) -> None:
 
 def test(run: Run, loaded: Any) -> str:
     """Compute the surprisals of the test files; return the summary."""
-    from tqdm.auto import tqdm
-
     from utils.lm_setup import make_examples
     from utils.surprisal import TokenTable, write_test_results
 
@@ -259,7 +263,7 @@ def test(run: Run, loaded: Any) -> str:
     loaded.model.to(loaded.device).double().eval()
     limit = options.max_test_samples
     total = sum(min(file.num_examples, limit or file.num_examples) for file in run.test_files)
-    with tqdm(total=total, desc="testing", unit="example", disable=not sys.stderr.isatty()) as progress:
+    with progress(total=total, desc="testing", unit="example") as bar:
         count = write_test_results(
             layout.test_results,
             run.test_files,
@@ -269,7 +273,7 @@ def test(run: Run, loaded: Any) -> str:
             options.per_device_test_batch_size,
             max_examples=limit,
             keep_parts=fingerprint(run) if options.save_tmp_test_files else None,
-            progress=progress,
+            progress=bar,
         )
     return f"tested   {total:,} examples, {count:,} tokens: {layout.test_results}"
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from utils.figures import LINE_COLOURS, SCREEN, PanelGrid, Style, hide_shared_labels, set_title
 from utils.names import NO_NAMES, Names
+from utils.progress import progress
 from utils.results import RunResults, load_predictions, order_langs
 
 if TYPE_CHECKING:
@@ -80,9 +81,7 @@ def run_reliability(run: RunResults) -> dict[str, dict[str, Any]]:
 
 def reliability_of_all(runs: list[RunResults]) -> dict[str, dict[str, Any]]:
     """Return the reliability of every run on every language, by the run's name."""
-    from tqdm.auto import tqdm
-
-    return {run.name: run_reliability(run) for run in tqdm(runs, desc="predictions", disable=None, leave=False)}
+    return {run.name: run_reliability(run) for run in progress(runs, desc="predictions")}
 
 
 def calibration_rows(run: RunResults, found: dict[str, dict[str, Any]] | None) -> list[dict[str, Any]]:

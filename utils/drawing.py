@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.progress import progress
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -32,14 +34,12 @@ def draw(drawing: Drawing) -> list[Path]:
 
 def draw_all(drawings: list[Drawing]) -> list[Path]:
     """Make and save figures, several at a time if there are many; returns their files in order."""
-    from tqdm.auto import tqdm
-
     processors = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
-    bar = {"total": len(drawings), "desc": "figures", "disable": None, "leave": False}
+    bar = {"total": len(drawings), "desc": "figures"}
     if len(drawings) < FEW or processors < 2:
-        return [path for drawing in tqdm(drawings, **bar) for path in draw(drawing)]
+        return [path for drawing in progress(drawings, **bar) for path in draw(drawing)]
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     with ProcessPoolExecutor(processors, multiprocessing.get_context("spawn")) as pool:
-        return [path for paths in tqdm(pool.map(draw, drawings), **bar) for path in paths]
+        return [path for paths in progress(pool.map(draw, drawings), **bar) for path in paths]

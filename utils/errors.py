@@ -73,5 +73,7 @@ def _report(script: str, message: str, status: int, debug: bool, word: str = "er
     if debug:
         traceback.print_exc()
     if int(os.environ.get("RANK", "0")) == 0 or status == EXIT_FAILURE:
+        if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+            word = f"\033[1;31m{word}\033[0m"
         print(f"{script}: {word}: {message}", file=sys.stderr)
     return status

@@ -6,6 +6,7 @@ from torch import nn
 
 from utils.batching import PaddingCollator, token_budget_batches
 from utils.device import autocast
+from utils.progress import progress
 
 # Padded tokens per batch. On the CPU activations should stay in the cache, on a GPU its cores be full.
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
@@ -44,7 +45,6 @@ def predict_logits(
     Returns:
         float32 array, shape [len(dataset), num_labels].
     """
-    from tqdm.auto import tqdm
 
     model.eval()
     rank, world = _rank_and_world()
@@ -54,13 +54,8 @@ def predict_logits(
     padded = [*batches, *[batches[-1]] * (-len(batches) % world)]
     columns = dataset.select_columns(["input_ids"])
     results: list[tuple[np.ndarray, np.ndarray]] = []
-    with tqdm(
-        total=len(padded[rank::world]),
-        desc=description,
-        unit="batch",
-        leave=False,
-        disable=None if description else True,
-    ) as progress:
+    hidden = None if description else True
+    with progress(total=len(padded[rank::world]), desc=description, unit="batch", disable=hidden) as bar:
         for rows in padded[rank::world]:
             batch = collator([{"input_ids": ids} for ids in columns[rows]["input_ids"]])
             batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -68,7 +63,7 @@ def predict_logits(
                 logits = model(**batch).logits
             # Kept on the device: fetching each would wait for it.
             results.append((rows, logits.float()))
-            progress.update()
+            bar.update()
     rows = np.concatenate([rows for rows, _ in results])
     logits = torch.cat([logits for _, logits in results]).cpu().numpy()
     gathered = [(rows, logits)] if world == 1 else _gather((rows, logits), world)

@@ -150,6 +150,8 @@ class OptionParser(HfArgumentParser):
             UserError: for anything that the user got wrong, in the command line or in a config file.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
+        if not argv and not layers:
+            self._show_short_help()
         argv, dotted = self._take_dotted(argv)
         self._take_environment()
         self._take_config(argv, layers)
@@ -175,6 +177,18 @@ class OptionParser(HfArgumentParser):
         for name, field in self.fields.items():
             values[name] = _resolve(values[name], field)
         return self.dataclass_types[0](**values)
+
+    def _show_short_help(self) -> None:
+        """Show what the script is for, with examples, if it cannot run without arguments; ends the process."""
+        given = read_config(self.default_config) if self.default_config.is_file() else {}
+        wanted = [action for action in self._actions if action.required and action.dest not in given]
+        if not wanted:
+            return
+        lines = [f"usage: {self.usage % {'prog': self.prog}}", "", (self.description or "").strip(), ""]
+        for action in wanted:
+            lines.append(f"  {' '.join([*action.option_strings[:1], action.dest.upper()]):28} {action.help}")
+        print("\n".join([*lines, "", f"{self.prog} --help lists all options"]), file=sys.stderr)
+        raise SystemExit(2)
 
     def _explain(self, values: dict[str, Any], argv: list[str], dotted: list[tuple[list[str], Any]]) -> Iterator[str]:
         """Yield a line per value: the value as YAML, and as a comment where it comes from."""

@@ -30,8 +30,8 @@ class ModelSpec:
     """One line of the registry.
 
     `checkpoint` is a hub id, or an absolute path if it is a local folder. `batch_size` and `max_length`
-    are the model's own defaults of these options; `sbatch_train` and `sbatch_eval` are options of sbatch,
-    which the submit scripts read for themselves.
+    are the model's own defaults of these options; `license` goes to the cards of models that are trained from
+    it; `sbatch_train` and `sbatch_eval` are options of sbatch, which the submit scripts read for themselves.
     """
 
     name: str
@@ -41,6 +41,7 @@ class ModelSpec:
     tokenizer: dict[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     max_length: int | None = None
+    license: str = "unknown"
     sbatch_train: str = ""
     sbatch_eval: str = ""
 
@@ -120,9 +121,13 @@ def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
     for key in ("batch_size", "max_length"):
         if key in entry and (type(entry[key]) is not int or entry[key] < 1):
             raise UserError(f"{where}: {key} must be a positive whole number, got {entry[key]!r}")
-    for key in ("sbatch_train", "sbatch_eval"):
+    for key, what in (
+        ("sbatch_train", " of options for sbatch"),
+        ("sbatch_eval", " of options for sbatch"),
+        ("license", ""),
+    ):
         if not isinstance(entry.get(key, ""), str):
-            raise UserError(f"{where}: {key} must be a string of options for sbatch, got {entry[key]!r}")
+            raise UserError(f"{where}: {key} must be a string{what}, got {entry[key]!r}")
     if entry.get("format", "hf") not in FORMATS:
         raise UserError(f"{where}: unknown format {entry['format']!r}; known: {', '.join(FORMATS)}")
     others = {key: value for key, value in entry.items() if key != "checkpoint"}

@@ -21,6 +21,7 @@ from utils.errors import Diverged, Interrupted, UserError, nearest
 from utils.layout import atomic_path, locked
 from utils.option_values import Objects, resolve_objects
 from utils.options import option
+from utils.progress import progress
 
 if TYPE_CHECKING:
     import optuna
@@ -236,13 +237,11 @@ class Worker:
 
     def work(self, objective: Objective, optimize: dict[str, Any]) -> None:
         """Run trials until the study has as many as it should, or its time is over."""
-        from tqdm.auto import tqdm
-
         wanted = optimize.pop("n_trials", None)
         timeout = optimize.pop("timeout", None)
         deadline = None if timeout is None else time.monotonic() + timeout
         show = optimize.pop("show_progress_bar", False)
-        with tqdm(total=wanted, desc="trials", disable=not show) as progress:
+        with progress(total=wanted, desc="trials", disable=not show, leave=True) as bar:
             while deadline is None or time.monotonic() < deadline:
                 with contextlib.ExitStack() as claim:
                     # From counting the trials to the beginning of a new one, no other process counts.
@@ -251,7 +250,7 @@ class Worker:
                         return
                     self._claim = claim
                     self._run_trial(objective, optimize)
-                progress.update()
+                bar.update()
 
     def _is_one_left(self, wanted: int | None) -> bool:
         from optuna.trial import TrialState

@@ -387,6 +387,8 @@ def save_model(trainer: Trainer, folder: Path, max_length: int, merge: bool = Fa
     model.config.save_pretrained(staging)
     trainer.processing_class.model_max_length = max_length
     trainer.processing_class.save_pretrained(staging)
+    # peft's own card, which says nothing yet.
+    (staging / "README.md").unlink(missing_ok=True)
     written = sorted(staging.iterdir(), key=lambda path: path.name == "config.json")
     # Weights of a run that this one replaces, if it was of another kind.
     for name in {*ADAPTER_FILES, "model.safetensors"} - {file.name for file in written}:

@@ -1,6 +1,7 @@
 """The options that every training script has, and their translation into those of the Trainer."""
 
 import importlib.util
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from utils.options import CommonOptions, option
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainingArguments
 
+# What trackers call the project.
+PROJECT_NAME = "register-finetuning"
 TEXTS_SHOWN = 50_000
 DEFAULT_BATCH_SIZE = 16
 
@@ -74,11 +77,29 @@ class TrainingOptions(CommonOptions):
     force: bool = option(False, "train anew even if this run is complete or was made with other options")
 
 
-def check_tracker(name: str) -> None:
-    """Refuse a tracker that is not installed before anything else is done."""
+def prepare_tracker(name: str, folder: Path) -> None:
+    """Tell a tracker where its files go, unless the user's environment does; without internet wandb keeps them there.
+
+    Args:
+        name: of the tracker.
+        folder: of the run's results; the Trainer's own choice for TensorBoard is the folder of the resume
+            points, which are removed at the end.
+
+    Raises:
+        UserError: if it is not installed.
+    """
     packages = {"none": (), "tensorboard": ("tensorboard", "tensorboardX")}.get(name, (name,))
     if packages and not any(importlib.util.find_spec(package) for package in packages):
         raise UserError(f"--report_to {name}: the package {name} is not installed; pip install {name}")
+    defaults = {
+        "tensorboard": {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard")},
+        "wandb": {"WANDB_PROJECT": PROJECT_NAME, "WANDB_DIR": str(folder)},
+        "mlflow": {"MLFLOW_EXPERIMENT_NAME": PROJECT_NAME},
+    }.get(name, {})
+    if name == "wandb" and os.environ.get("HF_HUB_OFFLINE") == "1":
+        defaults["WANDB_MODE"] = "offline"
+    for variable, value in defaults.items():
+        os.environ.setdefault(variable, value)
 
 
 def training_arguments(

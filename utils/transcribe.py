@@ -23,6 +23,7 @@ from utils.errors import UserError, run_script
 from utils.language_database import PHONEMES, Entry, open_task
 from utils.layout import atomic_path, check_writable
 from utils.options import CommonOptions, option, parse_options
+from utils.progress import progress
 
 if TYPE_CHECKING:
     import datasets
@@ -182,13 +183,11 @@ class Transcriber:
             texts: any texts; empty ones stay empty.
             description: shown beside the progress bar.
         """
-        from tqdm.auto import tqdm
-
-        with tqdm(total=len(texts), desc=description, unit="text", disable=None, leave=False) as progress:
+        with progress(total=len(texts), desc=description, unit="text") as bar:
             for start in range(0, len(texts), BATCH):
                 batch = [text.split() for text in texts[start : start + BATCH]]
                 yield from self._transcribe(batch)
-                progress.update(len(batch))
+                bar.update(len(batch))
 
     def _transcribe(self, batch: list[list[str]]) -> list[str]:
         results = self._phonemize([" ".join(words) for words in batch])

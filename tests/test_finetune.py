@@ -1,14 +1,17 @@
 """What finetune.py refuses, keeps and records; how it trains is in test_training.py and beside it."""
 
 import json
+import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 import finetune
-from tests.conftest import FAST
+from tests.conftest import FAST, finish, start
 from utils.layout import read_json, sha256_of_file
+from utils.training_options import prepare_tracker
 
 
 def train(invoke, *arguments, langs="en"):
@@ -178,3 +181,38 @@ def test_resume_points_elsewhere(inputs, invoke, monkeypatch):
     assert invoke(finetune, *command, "--checkpoints_dir", "elsewhere")[0] == 0
     assert [str(folder) for folder in kept] == ["elsewhere/s/tiny-en"]
     assert not (inputs.folder / "elsewhere/s/tiny-en").exists()
+
+
+def test_what_tensorboard_is_told_outlives_the_resume_points(inputs, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--report_to", "tensorboard"]
+    finish(start("finetune.py", *arguments, cwd=inputs.folder))
+    events = EventAccumulator(str(inputs.folder / "outputs/tiny-en/tensorboard")).Reload()
+    report = read_json(inputs.folder / "outputs/tiny-en/train.json")
+    told = [event.value for event in events.Scalars("eval/macro_f1")]
+    assert told[:2] == pytest.approx([epoch["validation"]["macro_f1"] for epoch in report["epochs"]])
+    assert not list(inputs.folder.rglob("models/**/events*"))
+
+
+@pytest.mark.parametrize(
+    ("tracker", "variable", "value"),
+    [
+        ("tensorboard", "TENSORBOARD_LOGGING_DIR", "results/tensorboard"),
+        ("wandb", "WANDB_MODE", "offline"),
+        ("wandb", "WANDB_PROJECT", "register-finetuning"),
+        ("mlflow", "MLFLOW_EXPERIMENT_NAME", "register-finetuning"),
+    ],
+)
+def test_trackers_know_their_places_unless_the_user_does(monkeypatch, tmp_path, tracker, variable, value):
+    # What is imported is not the question here.
+    (tmp_path / tracker).mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    os.environ.pop(variable, None)
+    prepare_tracker(tracker, Path("results"))
+    assert os.environ[variable] == value
+    os.environ[variable] = "mine"
+    prepare_tracker(tracker, Path("results"))
+    assert os.environ[variable] == "mine"

@@ -16,10 +16,10 @@ TORCH := torch==2.13.0
 SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-slurm test test-slurm lint bench agnews clean
+.PHONY: help setup demo demo-slurm test test-slurm lint bench bench-figures agnews clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv and install the dependencies
 
@@ -49,6 +49,9 @@ lint: $(READY) ## check the style of Python and shell files
 
 bench: $(READY) ## measure speed against the earlier loop and the plain Trainer (needs CORPUS_PATH)
 	$(BIN)/python benchmarks/finetune_throughput.py
+
+bench-figures: $(READY) ## measure how long the figures of 42 models take
+	$(BIN)/python benchmarks/figures.py
 
 agnews: $(READY) ## compare full fine-tuning, LoRA and a baseline on AG News (needs AG_NEWS_PATH; under 40 minutes)
 	@test -n "$(AG_NEWS_PATH)" || { echo "AG_NEWS_PATH must name a folder with train.csv and test.csv of AG News" >&2; exit 2; }

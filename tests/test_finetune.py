@@ -183,6 +183,14 @@ def test_resume_points_elsewhere(inputs, invoke, monkeypatch):
     assert not (inputs.folder / "elsewhere/s/tiny-en").exists()
 
 
+def test_a_loss_that_is_no_number_ends_the_run(inputs, invoke):
+    status, _, errors = train(invoke, "--learning_rate", "1e30")
+    assert status == 1
+    assert "finetune.py: error: the loss is nan after 1 epochs" in errors and errors.count("\n") == 2
+    assert read_json(inputs.folder / "outputs/tiny-en/run.json")["status"] == "failed"
+    assert not (inputs.folder / "models/tiny-en/config.json").exists()
+
+
 def test_what_tensorboard_is_told_outlives_the_resume_points(inputs, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -102,3 +102,19 @@ def test_every_option_of_finetune_named_in_the_readme_exists():
     known |= submit_options() | SBATCH_OPTIONS
     named = {name.split(".")[0] for name in re.findall(r"--[a-z][a-z0-9_.-]+", README)}
     assert named <= known, named - known
+
+
+def test_messages_of_the_troubleshooting_are_those_of_the_scripts():
+    """Every error that the table explains is written somewhere, fields in braces aside."""
+    table = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
+    quoted = [cell.strip() for line in table.splitlines() for cell in re.findall(r"^\| `([^`]+)`", line)]
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for path in [*PROJECT.glob("utils/*.py"), *PROJECT.glob("*.py")]
+    )
+    sources = re.sub(r"\{[^{}]*\}", "{}", sources)
+    # What PyTorch itself says.
+    ours = [message for message in quoted if message != "CUDA out of memory"]
+    assert len(ours) >= 6
+    for message in ours:
+        words = [re.escape(word) if word not in ("train", "nan") else rf"(?:{word}|\{{\}})" for word in message.split()]
+        assert re.search(r"\s+".join(words), sources), message

@@ -26,7 +26,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from utils.adapters import ADAPTER_FILES
 from utils.batching import PIECE_OVERHEAD, TrainBatchSampler, length_pieces, padding_fraction, take_piece
-from utils.errors import Interrupted, UserError
+from utils.errors import Diverged, Interrupted, UserError
 from utils.inference import cross_entropy, predict_logits
 from utils.layout import RunRecord, umask
 from utils.metrics import classification_metrics
@@ -161,7 +161,11 @@ class ClassifierTrainer(Trainer):
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
     ) -> EvalLoopOutput:
-        """Predict every text once, over all processes, and compute the metrics from the whole."""
+        """Predict every text once, over all processes, and compute the metrics from the whole.
+
+        Raises:
+            Diverged: if the loss is no number.
+        """
         dataset = dataloader.dataset
         logits = predict_logits(
             self.model,
@@ -175,6 +179,12 @@ class ClassifierTrainer(Trainer):
         labels = np.asarray(dataset["label"])
         metrics = classification_metrics(labels, logits.argmax(1), logits.shape[1])
         metrics["loss"] = cross_entropy(logits, labels)
+        if not math.isfinite(metrics["loss"]):
+            # The metrics of such a model look like those of a bad one.
+            raise Diverged(
+                f"the loss is {metrics['loss']} after {self.state.epoch:.3g} epochs, so the model is of no use\n"
+                "a lower --learning_rate may help, or --precision fp32"
+            )
         return EvalLoopOutput(
             predictions=logits,
             label_ids=labels,

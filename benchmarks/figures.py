@@ -1,0 +1,102 @@
+"""Measure how long the figures and the report of 42 models with 20 panels each take.
+
+    python benchmarks/figures.py
+
+Writes results of imagined models (3 models x 14 training sets, 19 evaluation languages), runs post_eval.py on them
+with one processor and with all, and prints the seconds of both and their ratio.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.evaluation import write_evaluation
+from utils.layout import RunLayout, write_json
+
+PROJECT = Path(__file__).resolve().parent.parent
+MODELS = ("mbert", "xlmr", "glot500")
+LANGS = [
+    "al",
+    "ar",
+    "ca",
+    "de",
+    "en",
+    "es",
+    "fa",
+    "fi",
+    "fr",
+    "hi",
+    "id",
+    "jp",
+    "no",
+    "pt",
+    "ru",
+    "sv",
+    "tr",
+    "ur",
+    "zh",
+]
+TRAIN_LANGS = [*LANGS[:12], "en-fr", "al-ar-ca-de"]
+REGISTERS = ["IN", "OP", "RN", "JN", "HI", "LY", "ND", "AD"]
+NUM_TEXTS = 2_000
+
+
+def write_results(folder: Path) -> None:
+    """Write the results of all models, as finetune.py and evaluate.py do."""
+    generator = np.random.default_rng(1)
+    counts = dict.fromkeys(REGISTERS, 1000)
+    for model in MODELS:
+        for train_langs in TRAIN_LANGS:
+            layout = RunLayout(model, train_langs, output_dir=str(folder))
+            for lang in LANGS:
+                labels = generator.integers(0, len(REGISTERS), NUM_TEXTS)
+                probabilities = generator.dirichlet(np.ones(len(REGISTERS)), NUM_TEXTS)
+                probabilities[np.arange(NUM_TEXTS), labels] += 0.2
+                write_evaluation(
+                    layout,
+                    lang,
+                    labels,
+                    probabilities / 1.2,
+                    registers=REGISTERS,
+                    seconds=1.0,
+                    seed=1,
+                    task=None,
+                    data={},
+                )
+            write_json(layout.run_json, {"train_registers": counts, "validation_registers": counts})
+
+
+def measure(folder: Path, processors: set[int]) -> float:
+    """Return the seconds of post_eval.py with these processors."""
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, str(PROJECT / "post_eval.py"), "--base_dir", str(folder)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, processors),
+    )
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_results(folder)
+        processors = os.sched_getaffinity(0)
+        one, many = measure(folder, {min(processors)}), measure(folder, processors)
+        size = (folder / "report.html").stat().st_size
+    print(f"{len(MODELS) * len(TRAIN_LANGS)} models with {len(LANGS) + 1} panels each, train-vs-eval matrices, report")
+    print(f"1 processor   {one:6.1f} s\n{len(processors)} processors  {many:6.1f} s ({one / many:.1f} x)")
+    print(f"report.html   {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

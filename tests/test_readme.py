@@ -1,4 +1,4 @@
-"""The README's commands are accepted by their scripts, and the files it names exist."""
+"""The README's commands are accepted by their scripts, the files it names exist, and both languages say the same."""
 
 import re
 import shlex
@@ -21,6 +21,7 @@ from utils.jobs import JobOptions
 from utils.options import OptionParser
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+FRENCH = (PROJECT / "README.fr.md").read_text(encoding="utf-8")
 OPTIONS = {
     "finetune.py": finetune.FinetuneOptions,
     "finetune_lm.py": finetune_lm.FinetuneLmOptions,
@@ -74,15 +75,65 @@ def test_scripts_open_with_commands_that_they_accept(script):
             accept(script, shlex.split(arguments, comments=True))
 
 
-def test_links_and_figures_exist():
-    headings = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in README.splitlines()}
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+@pytest.mark.parametrize("text", [README, FRENCH], ids=["README.md", "README.fr.md"])
+def test_links_and_figures_exist(text):
+    # As GitHub makes them.
+    headings = {
+        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).strip().replace(" ", "-") for line in text.splitlines()
+    }
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
         assert target[1:] in headings if target[0] == "#" else (PROJECT / target).is_file(), target
 
 
-# Not ours: options of sbatch and accelerate.
-SBATCH_OPTIONS = {"--time", "--partition", "--mail-type", "--gres", "--nodes", "--signal", "--array", "--wrap"}
-SBATCH_OPTIONS |= {"--config_file", "--num_processes"}
+def sections(text):
+    """Cut at the headings: their levels, and what is below each."""
+    parts = re.split(r"(?m)^(#+) .*$", text)
+    return list(zip(map(len, parts[1::2]), parts[2::2], strict=True))
+
+
+def signature(section):
+    """What a translation leaves as it is: commands, code, tables' sizes, links and figures."""
+    code = [line for line in section.splitlines() if line.startswith("    ")]
+    # Comments and explanations beside file names are translated.
+    code = [re.sub(r"( {2,}|\s*(//|#) ).*$", "", line.strip()) for line in code]
+    spans = re.findall(r"`[^`]+`", "\n".join(line for line in section.splitlines() if not line.startswith("    ")))
+    return {
+        "code": [re.sub(r"<tab>.*|:.*the labels.*|:.*les étiquettes.*", "", line).strip() for line in code],
+        "spans": sorted({" ".join(span.split()) for span in spans}),
+        "rows of tables": len(re.findall(r"(?m)^\|", section)),
+        "items": len(re.findall(r"(?m)^- ", section)),
+        "links": re.findall(r"\]\((http[^)]+|[^#][^)]*)\)", section),
+        "links within": len(re.findall(r"\]\(#", section)),
+        "numbers": sorted(
+            re.findall(
+                r"(?<![\w.,])\d[\d.,]*(?![\w])", re.sub(r"(\d)[ ,](\d{3})\b", r"\1\2", section).replace(",", ".")
+            )
+        ),
+    }
+
+
+@pytest.mark.parametrize("number", range(max(len(sections(README)), len(sections(FRENCH)))))
+def test_both_languages_say_the_same(number):
+    (level, english), (niveau, french) = sections(README)[number], sections(FRENCH)[number]
+    assert level == niveau
+    ours, theirs = signature(english), signature(french)
+    for what in ours:
+        assert ours[what] == theirs[what], what
+
+
+# Not ours: options of sbatch, squeue and accelerate.
+SBATCH_OPTIONS = {
+    "--time",
+    "--partition",
+    "--mail-type",
+    "--gres",
+    "--nodes",
+    "--signal",
+    "--array",
+    "--wrap",
+    "--constraint",
+}
+SBATCH_OPTIONS |= {"--config_file", "--num_processes", "--me", "--start"}
 
 
 def submit_options():
@@ -118,3 +169,17 @@ def test_messages_of_the_troubleshooting_are_those_of_the_scripts():
     for message in ours:
         words = [re.escape(word) if word not in ("train", "nan") else rf"(?:{word}|\{{\}})" for word in message.split()]
         assert re.search(r"\s+".join(words), sources), message
+
+
+@pytest.mark.parametrize("command", [line.strip() for line in README.splitlines() if line.startswith("    ./submit_")])
+def test_commands_of_the_submit_scripts_are_accepted(command):
+    script, *arguments = shlex.split(command)
+    parse = "set -e; kind=$1; shift; selection=(); sbatch_options=(); accelerate_config=; source utils/submit.sh; "
+    parse += 'parse_arguments "$@"'
+    kind = script.removeprefix("./submit_").partition("_")[0]
+    for given, status in (
+        (arguments, 0),
+        ([*arguments[: arguments.index("--") if "--" in arguments else None], "--modles", "x"], 2),
+    ):
+        done = subprocess.run(["bash", "-c", parse, script, kind, *given], cwd=PROJECT, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr

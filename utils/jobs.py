@@ -17,7 +17,7 @@ from utils import slurm
 from utils.classification import ClassifierOptions, FinetuneOptions, open_texts, typed_name
 from utils.errors import RunFailure, UserError, nearest
 from utils.language_database import ModelType
-from utils.layout import RunLayout, atomic_path, check_lang, now, read_json, split_langs, write_json, write_text
+from utils.layout import RunLayout, atomic_path, check_lang, read_json, split_langs, timestamp, write_json, write_text
 from utils.options import PROJECT, OptionParser, option
 from utils.registry import find_model, load_registry
 
@@ -320,7 +320,8 @@ class Batch:
         for job in jobs:
             write_json(self.configs / f"{job.name}.json", job.config)
             self.write_script(self.folder / f"{job.name}.sh", self.fill(job))
-        stamp = re.sub(r"\D", "", now())[:14]
+        # To the nanosecond: what is submitted next must not replace the manifest of tasks that wait.
+        stamp = timestamp()
         manifest, array = self.folder / f"manifest-{stamp}.txt", self.folder / f"array-{stamp}.sh"
         write_text(manifest, "".join(f"{self.folder / job.name}.sh\n" for job in jobs))
         log = f"#SBATCH --output={shlex.quote(str(self.folder / 'slurm-%A.txt'))}\n#SBATCH --open-mode=append\n"

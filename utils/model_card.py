@@ -181,8 +181,16 @@ def _training_data(record: dict[str, Any], data: dict[str, Any], label: str) -> 
         [name, f"{count:,}", f"{validation.get(name, 0):,}"]
         for name, count in record.get("train_registers", {}).items()
     ]
-    files = ", ".join(f"{Path(file['path']).name} ({file['sha256'][:12]})" for file in data["files"])
+    # Those of a task are datasets: a file, a folder, or an id of the hub.
+    files = ", ".join(
+        f"{_name_of(file.get('path') or file['dataset'])} ({file['sha256'][:12]})" for file in data["files"]
+    )
     return f"{_table([label, 'training texts', 'validation texts'], counts)}\n\nFiles (SHA-256 begins): {files}."
+
+
+def _name_of(place: str) -> str:
+    """Return what a place of data is called for others: without the folders of this machine."""
+    return Path(place).name if place.startswith((".", "/")) or Path(place).exists() else place
 
 
 def _hyperparameters(record: dict[str, Any], report: dict[str, Any]) -> list[list[str]]:

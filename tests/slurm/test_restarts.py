@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import FAST, finish, start
 
-RECIPE = [*FAST, "--num_epochs", "40", "--batch_size", "4"]
+RECIPE = [*FAST, "--num_epochs", "100", "--batch_size", "4"]
 OPTIONS = ["--langs", "en", "--options", " ".join(RECIPE)]
 CPU = ["--gres=none", "--cpus-per-task=1"]
 
@@ -98,7 +98,7 @@ def test_at_its_time_limit_the_task_alone_is_queued_again(site, whole):
     site.wait(job)
 
     log = site.text("outputs/tiny-en/train.txt")
-    assert re.search(r"stopped: SIGUSR1 at step \d+ of 480; saved", log), log
+    assert re.search(r"stopped: SIGUSR1 at step \d+ of \d+; saved", log), log
     assert "status 138" in log
     assert site.record("tiny-en")["status"] == "complete", log
     assert site.weights("tiny-en") == whole

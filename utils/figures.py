@@ -56,9 +56,9 @@ class Style:
         return bool(self.widths)
 
 
-SCREEN = Style(font=9, title=10, cell_text=8, cell=(0.40, 0.27), character=0.085)
+SCREEN = Style(font=9, title=10, cell_text=8, cell=(0.40, 0.27), character=0.074)
 # Column and text width of A4 pages in two columns (7.7 and 16 cm in the style of the ACL).
-PAPER = Style(font=6.5, title=7, cell_text=5, cell=(0.155, 0.13), character=0.055, widths=(3.03, 6.30), dpi=300)
+PAPER = Style(font=6.5, title=7, cell_text=5, cell=(0.155, 0.13), character=0.053, widths=(3.03, 6.30), dpi=300)
 STYLES = {"screen": SCREEN, "paper": PAPER}
 
 

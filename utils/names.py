@@ -22,7 +22,8 @@ class Names:
     def langs(self, train_langs: str) -> str:
         """Return the names of one or two training languages, ``English + French`` for en-fr; more stay codes."""
         langs = train_langs.split("-")
-        return " + ".join(map(self.lang, langs)) if len(langs) < 3 else train_langs
+        named = len(langs) < 3 and all(lang in self.languages for lang in langs)
+        return " + ".join(map(self.lang, langs)) if named else train_langs
 
     def legend(self, registers: list[str]) -> str:
         """Return what the registers' abbreviations stand for; empty where there is nothing to say."""

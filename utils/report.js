@@ -29,7 +29,8 @@ function svg(name, attributes, ...children) {
 }
 
 const lang = (code) => DATA.langs[code] || code;
-const langs = (codes) => (codes.split("-").length < 3 ? codes.split("-").map(lang).join(" + ") : codes);
+const named = (codes) => codes.split("-").length < 3 && codes.split("-").every((code) => lang(code) !== code);
+const langs = (codes) => (named(codes) ? codes.split("-").map(lang).join(" + ") : codes);
 const fixed = (value, digits = 3) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const count = (value) => value.toLocaleString("en");
 const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);

@@ -295,8 +295,21 @@ def test_from_the_database_to_the_figures(typed, invoke):
         assert "evaluated already" in invoke(
             evaluate, "--model_name", name, "--train_langs", "russian-polish", "--eval_lang", "polish"
         )[1]  # fmt: skip
-    status, output, _ = invoke(post_eval)
-    assert status == 0 and "2 models, 4 evaluations" in output
+    status, output, errors = invoke(post_eval, "--show_texts")
+    assert (status, errors) == (0, "") and "2 models, 4 evaluations" in output
+    # The texts of the run's own writing, of which the model got some wrong.
+    report = (typed.folder / "outputs/report.html").read_text(encoding="utf-8")
+    runs = json.loads(report.partition('id="data">')[2].partition("</script>")[0])["runs"]
+    for run, phonemes in zip(runs, (False, True), strict=True):
+        shown = [example for result in run["evals"].values() for example in result["examples"]]
+        assert shown and all(example["true"] != example["predicted"] for example in shown)
+        texts = open_task("sentiment", ["polish"], model_type="ipa" if phonemes else "normal").load(
+            "test", "polish", " "
+        )
+        assert all(
+            texts["text"][example["index"]].startswith(example["text"].rstrip(" \u2026"))
+            for example in run["evals"]["polish"]["examples"]
+        )
     assert (typed.folder / "outputs/tiny-ipa-russian-polish/cfm.png").is_file()
 
 

@@ -111,7 +111,7 @@ def draw_training_registers(axes: "Axes", run: RunResults, registers: list[str],
         turned = 90 if style.shares_labels else 0
         axes.annotate(
             str(count), (position, count), (0, 2), textcoords="offset points", ha="center", va="bottom",
-            size=style.font - 2 + turned / 180, rotation=turned,
+            size=0.78 * style.font, rotation=turned,
         )  # fmt: skip
     axes.set_xticks(positions, registers)
     axes.margins(y=0.6 if style.shares_labels else 0.35)

@@ -102,7 +102,7 @@ function table(id, caption, columns, rows, sorted = null, descending = true) {
     });
     body.replaceChildren(...kept.map((row) => el("tr", {}, ...columns.map((column) => {
       const value = shown(column, row);
-      return el("td", { class: column.number ? "number" : column.text ? "text" : null }, value instanceof Node ? value : String(value ?? "–"));
+      return el("td", { class: column.number ? "number" : column.text ? "text" : null, dir: column.text ? "auto" : null }, value instanceof Node ? value : String(value ?? "–"));
     }))));
     shownCount.textContent = kept.length === rows.length ? `${count(rows.length)} rows` : `${count(kept.length)} of ${count(rows.length)} rows`;
   }

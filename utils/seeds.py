@@ -42,11 +42,11 @@ def find_groups(base_dir: Path) -> list[SeedGroup]:
     groups: dict[str, dict[int, RunResults]] = {}
     settings: dict[str, list[dict[str, Any]]] = {}
     for folder in sorted(path.parent for path in base_dir.rglob("eval") if path.is_dir()):
-        run, record = load_run(folder), read_json(folder / "run.json")
-        if run is None or record is None:
+        run, record = load_run(folder), read_json(folder / "run.json") or {}
+        if run is None or not {"options", "data", "seed"} <= set(record):
             continue
         options = {name: value for name, value in record["options"].items() if name not in {*FREE_OPTIONS, "seed"}}
-        files = [file["sha256"] for file in record["data"]["files"]]
+        files = [file["sha256"] for file in record["data"].get("files", [])]
         key = json.dumps([run.name, options, files], sort_keys=True)
         groups.setdefault(key, {}).setdefault(record["seed"], run)
         settings.setdefault(run.name, []).append(options | {"the training data": files})

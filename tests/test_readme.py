@@ -183,3 +183,12 @@ def test_commands_of_the_submit_scripts_are_accepted(command):
     ):
         done = subprocess.run(["bash", "-c", parse, script, kind, *given], cwd=PROJECT, capture_output=True, text=True)
         assert done.returncode == status, done.stderr
+
+
+def test_targets_of_make_exist():
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8")))
+    named = set(
+        re.findall(r"\bmake ([a-z-]+)(?=[\s`]|$)", "\n".join(line for line in README.splitlines() if "make" in line))
+    )
+    commands = {line.split("make ")[1].split()[0] for line in README.splitlines() if re.match(r"    .*\bmake ", line)}
+    assert commands <= targets and {"demo", "test", "bench", "agnews"} <= named & targets

@@ -1,5 +1,6 @@
 """Errors that users see: what was given, where, what was expected, what to do."""
 
+import atexit
 import difflib
 import os
 import signal
@@ -66,7 +67,22 @@ def run_script(main: Callable[[], int | None]) -> None:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         message = f"{type(error).__name__}: {lines[0] if lines else ''} (--debug shows the traceback)"
         status = _report(script, message, EXIT_FAILURE, debug)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _end_at_once(status)
     sys.exit(status)
+
+
+def _end_at_once(status: int) -> None:
+    """End one of several processes without taking libraries down in order.
+
+    gloo's threads may outlive their process group (seen with FSDP): then the C++ runtime aborts a process that has
+    done all its work, and torchrun takes that for a failure.
+    """
+    # Trackers write their last lines there.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _report(script: str, message: str, status: int, debug: bool, word: str = "error") -> int:

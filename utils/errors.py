@@ -5,12 +5,14 @@ import difflib
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+SECONDS_TO_SPEAK = 5
 
 
 class UserError(Exception):
@@ -56,6 +58,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     try:
         status = main() or 0
     except UserError as error:
+        _let_the_first_speak()
         status = _report(script, str(error), EXIT_USAGE, debug)
     except (RunFailure, OSError) as error:
         status = _report(script, str(error), EXIT_FAILURE, debug)
@@ -70,6 +73,17 @@ def run_script(main: Callable[[], int | None]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _end_at_once(status)
     sys.exit(status)
+
+
+def _let_the_first_speak() -> None:
+    """Wait in processes other than the first: a mistake that all have met ends the first, and torchrun then the others.
+
+    Whoever ended before the first had said what is wrong would silence it. A mistake that this process alone has met
+    is said by it after that.
+    """
+    if int(os.environ.get("RANK", "0")):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(SECONDS_TO_SPEAK)
 
 
 def _end_at_once(status: int) -> None:
@@ -88,7 +102,7 @@ def _end_at_once(status: int) -> None:
 def _report(script: str, message: str, status: int, debug: bool, word: str = "error") -> int:
     if debug:
         traceback.print_exc()
-    if int(os.environ.get("RANK", "0")) == 0 or status == EXIT_FAILURE:
+    if int(os.environ.get("RANK", "0")) == 0 or status in (EXIT_FAILURE, EXIT_USAGE):
         if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
             word = f"\033[1;31m{word}\033[0m"
         print(f"{script}: {word}: {message}", file=sys.stderr)

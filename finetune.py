@@ -156,10 +156,11 @@ def train(run: Run) -> None:
         summary = fit(run)
         clear_results(run.layout)
         run.record.write("complete", ended=now())
-        write_classifier_card(run.layout)
         shutil.rmtree(run.layout.checkpoints, ignore_errors=True)
         print(summary)
         leave_process_group()
+    # The run is complete, with a card or without.
+    write_classifier_card(run.layout)
 
 
 @dataclass

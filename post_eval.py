@@ -10,6 +10,7 @@ Reads MODEL-LANGS/eval/*.json below the base folder. Writes cfm.png beside each 
 summary.csv and report.html in the base folder. Existing figures are drawn anew.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 from utils.calibration import calibration_rows, reliability_figure, reliability_of_all
 from utils.cfm import confusion_figure, select_matrices
 from utils.comparison import compare, comparison_file, describe
-from utils.corpus_load import DEFAULT_CORPUS
+from utils.corpus_load import DEFAULT_CORPUS, open_corpus
 from utils.drawing import Drawing, draw_all
 from utils.errors import run_script
 from utils.examples import TestTexts, misclassified
@@ -104,9 +105,13 @@ def gather(options: PostEvalOptions) -> Results:
     """Load and compute all that was asked for; whatever is wrong with it ends the script before anything is written."""
     base_dir = Path(options.output_dir) / (options.subfolder or "")
     names = load_names(options.corpus_path)
+    # What a shell completes ends with a slash.
+    options.compare = [Path(name).as_posix() for name in options.compare or []]
     # Runs that are compared, or that differ by their seed, may be in subfolders alone.
     runs = load_results(base_dir, required=not (options.compare or options.seeds))
     matrices = select_matrices(runs, options.cfm_models, options.cfm_train_langs, options.cfm_eval_langs)
+    if options.show_texts and any(not x.get("task") for run in runs for x in run.evaluations.values()):
+        open_corpus(options.corpus_path)
     grid = select_grid(runs, options.tve_models, options.tve_metrics, options.tve_train_langs, options.tve_eval_langs)
     return Results(
         base_dir,
@@ -163,12 +168,19 @@ def pages(grid: MatrixGrid, path: Path, style: Style) -> list[tuple[list[str], P
 
 def make_report(options: PostEvalOptions, results: Results, seeds: list[dict[str, Any]]) -> Path:
     """Write report.html; returns its path."""
-    texts = TestTexts(options.corpus_path) if options.show_texts else None
+    examples, problems = {}, []
+    if options.show_texts:
+        texts = TestTexts(options.corpus_path)
+        examples = {run.name: misclassified(run, texts, problems) for run in results.runs}
+    if problems:
+        print(
+            f"post_eval.py: no texts shown for {len(problems)} evaluations; the first: {problems[0]}", file=sys.stderr
+        )
     data = report_data(
         results.runs,
         results.names,
         reliabilities=results.reliabilities,
-        examples={run.name: misclassified(run, texts) for run in results.runs} if texts else {},
+        examples=examples,
         comparisons=results.comparisons,
         seeds=seeds,
     )

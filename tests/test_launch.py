@@ -41,35 +41,26 @@ def test_the_first_node_leaves_last(tmp_path):
         assert (node.returncode, errors) == (0, "")
 
 
-@pytest.mark.parametrize("slow", [0, 1])
-def test_a_mistake_is_said_once_whoever_meets_it_first(tmp_path, slow):
-    script = tmp_path / "script.py"
+def two_processes(folder, main):
+    """Run a script with these lines as its `main` under torchrun; returns what it said on stderr."""
+    script = folder / "script.py"
+    lines = "".join(f"    {line}\n" for line in main)
     script.write_text(
-        "import os, sys, time\n"
-        f"sys.path.insert(0, {str(PROJECT)!r})\n"
-        "from utils.errors import UserError, run_script\n"
-        "def main():\n"
-        f"    time.sleep(1.5 * (os.environ['RANK'] == '{slow}'))\n"
-        "    raise UserError('no such thing')\n"
-        "run_script(main)\n"
+        f"import os, sys, time\nsys.path.insert(0, {str(PROJECT)!r})\n"
+        f"from utils.errors import UserError, run_script\ndef main():\n{lines}run_script(main)\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stderr.count("script.py: error: no such thing") == 1, done.stderr
+    return subprocess.run(command, capture_output=True, text=True, timeout=120).stderr
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_mistake_is_said_once_whoever_meets_it_first(tmp_path, slow):
+    late = f"time.sleep(1.5 * (os.environ['RANK'] == '{slow}'))"
+    said = two_processes(tmp_path, [late, "raise UserError('no such thing')"])
+    assert said.count("script.py: error: no such thing") == 1, said
 
 
 def test_a_mistake_of_another_process_alone_is_said_too(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import os, sys, time\n"
-        f"sys.path.insert(0, {str(PROJECT)!r})\n"
-        "from utils.errors import UserError, run_script\n"
-        "def main():\n"
-        "    if os.environ['RANK'] == '0':\n"
-        "        time.sleep(60)\n"
-        "    raise UserError('not on this node')\n"
-        "run_script(main)\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stderr.count("script.py: error: not on this node") == 1, done.stderr
+    late = "time.sleep(60 * (os.environ['RANK'] == '0'))"
+    said = two_processes(tmp_path, [late, "raise UserError('not on this node')"])
+    assert said.count("script.py: error: not on this node") == 1, said

@@ -303,12 +303,22 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
+def test_texts_without_a_corpus_are_refused_first(private, invoke, monkeypatch):
+    monkeypatch.delenv("CORPUS_PATH")
+    (private.parent / "register-corpus").rename(private.parent / "elsewhere")
+    status, _, errors = invoke(post_eval, "--show_texts")
+    assert status == 2 and errors.count("\n") == 1
+    assert "the corpus folder ../register-corpus does not exist; give it with --corpus_path" in errors
+    assert not (private / "report.html").exists()
+
+
 def test_texts_that_have_changed_are_not_shown(private, invoke):
     path = private.parent / "register-corpus/corpus/test/en.tsv"
     path.write_text(path.read_text().replace("secret 0", "other 0"))
     status, _, errors = invoke(post_eval, "--ignore_cfm", "--ignore_tve", "--show_texts")
     assert status == 0
-    assert "the en test texts are not those that tiny-en was evaluated on; tiny-en has no examples of en" in errors
+    assert "no texts shown for 2 evaluations; the first: " in errors and errors.count("\n") == 1
+    assert "the en test texts are not those that tiny-en was evaluated on" in errors
     assert "secret" not in (private / "report.html").read_text(encoding="utf-8")
 
 

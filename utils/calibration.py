@@ -13,9 +13,6 @@ from utils.results import RunResults, load_predictions, order_langs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    pass
-
 NUM_BINS = 15
 
 

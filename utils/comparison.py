@@ -1,6 +1,7 @@
 """Comparisons of runs on the same texts: `post_eval.py --compare`."""
 
 import itertools
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from utils.metrics import METRICS
 from utils.results import RunResults, load_predictions, load_run, order_langs
 from utils.significance import RESAMPLES, PairedTexts, approximate_randomisation, holm, mcnemar, paired_bootstrap
 
+# File systems take 255 bytes.
+LONGEST_NAME = 180
 TESTS = ("p_bootstrap", "p_randomisation", "p_mcnemar")
 
 
@@ -25,8 +28,7 @@ def find_runs(base_dir: Path, names: list[str]) -> list[RunResults]:
         raise UserError(f"--compare wants at least two different runs, got {' '.join(names)}")
     runs = []
     for name in dict.fromkeys(names):
-        *folders, last = Path(name).parts
-        for part in (*folders, last):
+        for part in Path(name).parts or (name,):
             check_model_name(part)
         run = load_run(base_dir / name)
         if run is None:
@@ -38,7 +40,10 @@ def find_runs(base_dir: Path, names: list[str]) -> list[RunResults]:
 
 def comparison_file(names: list[str]) -> str:
     """Return the name of the table that compares these runs."""
-    return f"comparison_{'_'.join(name.replace('/', '.') for name in dict.fromkeys(names))}.csv"
+    joined = "_".join(name.replace("/", ".") for name in dict.fromkeys(names))
+    if len(joined) > LONGEST_NAME:
+        joined = f"{joined[:LONGEST_NAME]}_{zlib.crc32(joined.encode()):08x}"
+    return f"comparison_{joined}.csv"
 
 
 def compare(base_dir: Path, names: list[str], seed: int, resamples: int = RESAMPLES) -> list[dict[str, Any]]:
@@ -79,10 +84,8 @@ def _compare_on(
 ) -> list[dict[str, Any]]:
     texts = paired_texts(first, second, names, lang)
     values = texts.observed()
-    bootstrap, randomisation = (
-        paired_bootstrap(texts, seed, resamples),
-        approximate_randomisation(texts, seed, resamples),
-    )
+    bootstrap = paired_bootstrap(texts, seed, resamples)
+    randomisation = approximate_randomisation(texts, seed, resamples)
     return [
         {
             "first": names[0],

@@ -34,7 +34,9 @@ def draw(drawing: Drawing) -> list[Path]:
 
 def draw_all(drawings: list[Drawing]) -> list[Path]:
     """Make and save figures, several at a time if there are many; returns their files in order."""
-    processors = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+    # macOS does not say which processors a process may use.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = min(allowed, MOST_PROCESSES)
     bar = {"total": len(drawings), "desc": "figures"}
     if len(drawings) < FEW or processors < 2:
         return [path for drawing in progress(drawings, **bar) for path in draw(drawing)]

@@ -1,10 +1,9 @@
 """Misclassified texts for the report: `post_eval.py --show_texts`."""
 
-import sys
 from typing import Any
 
 from utils.corpus_load import Corpus, open_corpus
-from utils.errors import UserError
+from utils.errors import RunFailure, UserError
 from utils.language_database import TaskData, open_task
 from utils.layout import read_json
 from utils.results import RunResults, load_predictions, order_langs
@@ -59,14 +58,15 @@ class TestTexts:
         )
 
 
-def misclassified(run: RunResults, texts: TestTexts) -> dict[str, list[dict[str, Any]]]:
+def misclassified(run: RunResults, texts: TestTexts, problems: list[str]) -> dict[str, list[dict[str, Any]]]:
     """Return the mistakes that a model was surest of, per evaluation language.
 
-    A language whose texts are not there, or not those of the evaluation, is left out with a message.
+    A language whose texts are not there, or not those of the evaluation, is left out.
 
     Args:
         run: the results of one model.
         texts: where the texts are.
+        problems: gets a message for every language that is left out.
     """
     found = {}
     for lang in order_langs(run, list(run.evaluations)):
@@ -76,8 +76,8 @@ def misclassified(run: RunResults, texts: TestTexts) -> dict[str, list[dict[str,
                 raise UserError(
                     f"--show_texts: {len(rows)} predictions of {run.name} for {len(test_texts)} {lang} texts"
                 )
-        except UserError as error:
-            print(f"post_eval.py: {error}; {run.name} has no examples of {lang}", file=sys.stderr)
+        except (UserError, RunFailure) as error:
+            problems.append(str(error))
             continue
         registers = [name for name in rows.columns if name not in ("index", "true", "predicted")]
         rows["confidence"] = rows[registers].max(axis=1)

@@ -13,16 +13,9 @@ from utils.registry import ModelSpec
 # A card with this line is written anew after every evaluation; without it, it is the user's.
 MARK = "<!-- Written by register-finetuning; remove this line to keep your own changes. -->"
 HYPERPARAMETERS = (
-    *(
-        "learning_rate",
-        "batch_size",
-        "gradient_accumulation_steps",
-        "lr_scheduler_type",
-        "warmup_ratio",
-        "weight_decay",
-    ),
-    *("balanced", "label_smoothing", "mix", "freeze_encoder", "lora_targets", "lora_r", "lora_alpha", "lora_dropout"),
-    *("rslora", "dora", "attention_dropout", "train_sampling"),
+    *("learning_rate", "batch_size", "gradient_accumulation_steps", "lr_scheduler_type", "warmup_ratio"),
+    *("weight_decay", "balanced", "label_smoothing", "mix", "freeze_encoder", "attention_dropout", "train_sampling"),
+    *("lora_targets", "lora_r", "lora_alpha", "lora_dropout", "rslora", "dora"),
 )
 CARD_METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 
@@ -58,7 +51,7 @@ def write_classifier_card(layout: RunLayout) -> Path | None:
 
 def is_ours(path: Path) -> bool:
     """Say whether a card may be replaced: there is none, or it has our mark."""
-    return not path.is_file() or MARK in path.read_text(encoding="utf-8")
+    return not path.is_file() or MARK in path.read_text(encoding="utf-8", errors="replace")
 
 
 def classifier_card(
@@ -92,11 +85,8 @@ def classifier_card(
         "registry says. Change it if you know better.",
     ]
     metadata = _metadata(layout.name, base, record.get("license"), "text-classification", language=langs)
-    metadata["model-index"] = [
-        {"name": layout.name, "results": [_index_entry(result) for result in evaluations]},
-    ]
-    if not evaluations:
-        del metadata["model-index"]
+    if evaluations:
+        metadata["model-index"] = [{"name": layout.name, "results": [_index_entry(result) for result in evaluations]}]
     return _card(metadata, sections)
 
 

@@ -11,9 +11,11 @@ $HF_HOME moves it, $HF_TOKEN opens gated models.
 
 from dataclasses import dataclass
 
-from utils.errors import RunFailure, UserError, nearest, run_script
-from utils.options import CommonOptions, option, parse_options
-from utils.registry import (
+from utils.cli.options import CommonOptions, option
+from utils.cli.parser import parse_options
+from utils.cli.script import run_script
+from utils.errors import RunFailure, UserError, nearest
+from utils.models.registry import (
     ModelSpec,
     cached_folder,
     checkpoint_problem,

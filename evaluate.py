@@ -11,31 +11,17 @@ any number of evaluations may run at once.
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from utils.classification import ClassifierOptions, open_texts, typed_name
-from utils.corpus_load import Corpus
-from utils.errors import RunFailure, UserError, nearest, run_script
-from utils.language_database import TaskData
-from utils.layout import RunLayout, check_writable, read_json
-from utils.model_card import write_classifier_card
-from utils.options import option, parse_options
-
-
-@dataclass(kw_only=True)
-class EvaluateOptions(ClassifierOptions):
-    """The options of evaluate.py."""
-
-    eval_lang: str | None = option(None, "language to evaluate on", metavar="LANG")
-    eval_langs: list[str] | None = option(None, "languages to evaluate on, or all", metavar="LANG")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
-        "auto", "number format; auto is bf16 where the hardware has it, else fp32"
-    )
-    eval_token_budget: int | None = option(None, "tokens per batch, padding included", minimum=1, metavar="TOKENS")
-    cache_dir: str = option(".cache", "where tokenised texts are kept for all runs")
-    force: bool = option(False, "evaluate again what has been evaluated already")
+from utils.cli.parser import parse_options
+from utils.cli.script import run_script
+from utils.data.source import TextSource, open_texts
+from utils.errors import RunFailure, UserError, nearest
+from utils.models.model_card import write_classifier_card
+from utils.runs.files import check_writable, read_json
+from utils.runs.layout import RunLayout
+from utils.training.classifier_options import EvaluateOptions, card_options, typed_name
 
 
 def main() -> int:
@@ -64,7 +50,8 @@ def main() -> int:
             failures[lang] = str(error) or type(error).__name__
     if len(failures) < len(langs):
         print(f"metrics      {layout.outputs / 'eval'}\npredictions  {layout.outputs / 'predictions'}")
-        card = write_classifier_card(layout)
+        settings = (read_json(layout.run_json) or {}).get("options", {})
+        card = write_classifier_card(layout, card_options(settings))
         print(f"model card   {card}" if card else "model card   left as it is")
     for lang, reason in failures.items():
         print(f"evaluate.py: error: {lang} failed: {reason}", file=sys.stderr)
@@ -95,7 +82,7 @@ def find_trained(options: EvaluateOptions) -> tuple[EvaluateOptions, RunLayout]:
     return replace(options, **found), layout
 
 
-def choose_langs(options: EvaluateOptions, texts: Corpus | TaskData) -> list[str]:
+def choose_langs(options: EvaluateOptions, texts: TextSource) -> list[str]:
     """Return the languages to evaluate on, each once."""
     langs = [*([options.eval_lang] if options.eval_lang else []), *(options.eval_langs or [])]
     if not langs:
@@ -117,7 +104,7 @@ def check_trained(layout: RunLayout) -> None:
         raise UserError(f"{layout.name} is not trained to its end: {layout.run_json} says {record['status']!r}")
 
 
-def skip_evaluated(langs: list[str], layout: RunLayout, texts: Corpus | TaskData) -> list[str]:
+def skip_evaluated(langs: list[str], layout: RunLayout, texts: TextSource) -> list[str]:
     """Return the languages without results on their present test texts; name the others."""
     left = []
     for lang in langs:
@@ -136,10 +123,10 @@ def skip_evaluated(langs: list[str], layout: RunLayout, texts: Corpus | TaskData
 class Evaluator:
     """One loaded model and what it takes to evaluate it on any language."""
 
-    def __init__(self, options: EvaluateOptions, layout: RunLayout, texts: Corpus | TaskData):
-        from utils import device as machine
-        from utils.models import classifier_labels, load_classifier
-        from utils.tokenization import load_tokenizer
+    def __init__(self, options: EvaluateOptions, layout: RunLayout, texts: TextSource):
+        from utils.data.tokenization import load_tokenizer
+        from utils.models import device as machine
+        from utils.models.loading import classifier_labels, load_classifier
 
         machine.keep_freed_memory()
         self.options, self.layout, self.texts = options, layout, texts
@@ -164,10 +151,10 @@ class Evaluator:
         """Evaluate on one language, write its files, return a line for the user."""
         import numpy as np
 
-        from utils.batching import make_collator
-        from utils.evaluation import write_evaluation
-        from utils.inference import predict_logits, softmax
-        from utils.tokenization import separator, tokenize
+        from utils.data.batching import make_collator
+        from utils.data.tokenization import separator, tokenize
+        from utils.evaluation.inference import predict_logits, softmax
+        from utils.evaluation.results import write_evaluation
 
         registers = self.registers_of(lang)
         texts = self.texts.load("test", lang, separator(self.tokenizer))

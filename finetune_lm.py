@@ -19,17 +19,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError, run_script
-from utils.layout import RunRecord, check_writable, now, read_json, sha256_of_file, timestamp, write_json, write_text
-from utils.lm_layout import TEST_ONLY, LmLayout, choose_folder, differences, model_label
-from utils.lm_options import FinetuneLmOptions, check_options, read_token
-from utils.model_card import language_model_card
-from utils.option_values import object_path
-from utils.options import parse_options
-from utils.progress import progress
-from utils.registry import ModelSpec, find_checkpoint, resolve_checkpoint
-from utils.resume import CANCELLED, StopFlag, check_restarts, only_run, recorded, run_trainer
-from utils.text_files import METADATA, TextFile, dataset_name, open_text_file
+from utils.cli.parser import parse_options
+from utils.cli.progress import progress
+from utils.cli.script import run_script
+from utils.cli.values import object_path
+from utils.data.text_files import METADATA, TextFile, dataset_name, open_text_file
+from utils.errors import UserError
+from utils.models.model_card import language_model_card
+from utils.models.registry import ModelSpec, find_checkpoint, resolve_checkpoint
+from utils.runs.files import check_writable, now, read_json, sha256_of_file, timestamp, write_json, write_text
+from utils.runs.layout import TEST_ONLY, LmLayout, choose_folder, model_label
+from utils.runs.record import RunRecord, differences
+from utils.runs.resume import check_restarts, only_run, recorded
+from utils.runs.stop import CANCELLED, StopFlag
+from utils.training.lm_options import DRAWN_OPTIONS, FREE_OPTIONS, FinetuneLmOptions, check_options, read_token
+from utils.training.trainer import run_trainer
 
 # What is read of the folders that may be given one by one, as this script's own model/ and tokenizer/.
 NEEDED = {"model": ("config", "weights"), "config": ("config",), "tokenizer": ("tokenizer",)}
@@ -69,7 +73,10 @@ def main() -> int:
         for split, path in (("train", options.train_file), ("validation", options.validation_file))
         if path
     }
-    test_files = [] if options.do_optimize else [open_text_file(path) for path in options.test_file or []]
+    if options.do_optimize:
+        # A study tests nothing, so that it is the same study with test files and without.
+        options.test_file = None
+    test_files = [open_text_file(path) for path in options.test_file or []]
     data = {"files": provenance([*text_files.values(), *test_files])}
     settings = {name: object_path(value) for name, value in asdict(options).items() if name not in ("token", "config")}
     layout = choose_layout(options, settings, data)
@@ -79,7 +86,7 @@ def main() -> int:
         if is_complete(layout, settings, data):
             print(f"{layout.test_results} is already complete; remove {layout.run_json} to compute it again")
             return 0
-        settings["seed"] = options.seed = choose_seed(options, settings, layout)
+        settings["seed"] = options.seed = choose_seed(options, settings, data, layout)
         record = RunRecord(layout.run_json, settings, data)
         stop = StopFlag(layout.handover, lambda: record.write("failed", error=CANCELLED, ended=now()))
         stop.listen()
@@ -88,7 +95,7 @@ def main() -> int:
             check_restarts(record, layout.checkpoints, options.max_restarts)
             record.write("running")
             run = Run(options, layout, specs, test_files, text_files, record, stop)
-            summary = optimise(run) if options.do_optimize else fit_and_test(run)
+            summary = optimize(run) if options.do_optimize else fit_and_test(run)
             record.write("complete", ended=now())
             shutil.rmtree(layout.checkpoints, ignore_errors=True)
             print(summary)
@@ -104,7 +111,7 @@ def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]
     previous = read_json(layout.run_json) or {}
     if previous.get("status") != "complete" or not layout.test_results.is_file():
         return False
-    found = differences(previous, settings, data["files"])
+    found = differences(previous, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
     if found:
         raise UserError(
             f"{layout.test_results} is there already, of other options ({'; '.join(found)})\n"
@@ -113,15 +120,16 @@ def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]
     return True
 
 
-def choose_seed(options: FinetuneLmOptions, settings: dict[str, Any], layout: LmLayout) -> int:
+def choose_seed(options: FinetuneLmOptions, settings: dict[str, Any], data: dict[str, Any], layout: LmLayout) -> int:
     """Return the seed: the given one, that with which the run began, that of the study, or one drawn now."""
     if options.seed is not None:
         return options.seed
     if options.do_optimize:
-        from utils.study import study_name
+        from utils.training.study import free_in_study, study_name
 
         # All processes of a study train with the same seed, or its trials could not be compared.
-        return zlib.crc32(study_name(options, settings).encode())
+        name = study_name(options, settings, data["files"], free_in_study(FinetuneLmOptions))
+        return zlib.crc32(name.encode())
     previous = (read_json(layout.run_json) or {}).get("seed")
     return random.SystemRandom().randrange(2**32) if previous is None else previous
 
@@ -141,7 +149,11 @@ def choose_layout(options: FinetuneLmOptions, settings: dict[str, Any], data: di
         return LmLayout(Path(options.output_dir) / TEST_ONLY / label, label, prefix, shared=True)
     parent = Path(options.output_dir) / dataset_name(options.train_file) / label
     # Processes of one study share its journal; what each of them writes has a folder of its own.
-    folder = parent / timestamp() if options.do_optimize else choose_folder(parent, settings, data["files"])
+    folder = (
+        parent / timestamp()
+        if options.do_optimize
+        else choose_folder(parent, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
+    )
     return LmLayout(folder, label, prefix)
 
 
@@ -167,7 +179,8 @@ def prepare(run: Run) -> Any:
     from transformers import set_seed
     from transformers.utils import logging
 
-    from utils import device, lm_setup
+    from utils.models import device
+    from utils.training import lm_setup
 
     device.keep_freed_memory()
     logging.set_verbosity_error()
@@ -203,9 +216,9 @@ def saved_folders(layout: LmLayout) -> dict[str, Path]:
 
 def fit(run: Run, loaded: Any) -> str:
     """Fine-tune and save the best weights, the losses and their curves; return the summary."""
-    from utils.curves import plot_loss_curves
-    from utils.lm_setup import loss_names, make_trainer
-    from utils.surprisal import RowWriter, columns_of
+    from utils.evaluation.surprisal import RowWriter, columns_of
+    from utils.figures.curves import plot_loss_curves
+    from utils.training.lm_setup import loss_names, make_trainer
 
     layout = run.layout
     names = [name for split in ("train", "validation") for name in loss_names(run.options, split)]
@@ -252,8 +265,8 @@ def save(model: Any, tokenizer: Any, layout: LmLayout) -> None:
 
 def test(run: Run, loaded: Any) -> str:
     """Compute the surprisals of the test files; return the summary."""
-    from utils.lm_setup import make_examples
-    from utils.surprisal import TokenTable, write_test_results
+    from utils.evaluation.surprisal import TokenTable, write_test_results
+    from utils.training.lm_setup import make_examples
 
     options, layout = run.options, run.layout
     run.stop.phase = "while testing; " + (
@@ -286,15 +299,21 @@ def fingerprint(run: Run) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
-def optimise(run: Run) -> str:
+def optimize(run: Run) -> str:
     """Search hyperparameters; return the summary."""
-    from utils import lm_setup, study
+    from utils.figures.study import write_results
+    from utils.training import lm_setup, study
 
     options, layout = run.options, run.layout
     defaults = lm_setup.hyperparameters(options)
     study.check_params(options.params, defaults)
     settings = study.StudySettings(
-        name=study.study_name(options, run.record.content["options"]),
+        name=study.study_name(
+            options,
+            run.record.content["options"],
+            run.record.content["data"]["files"],
+            study.free_in_study(FinetuneLmOptions),
+        ),
         journal=layout.outputs.parent / "study.journal",
         study_kwargs=options.study_kwargs,
         optimize_kwargs=options.optimize_kwargs,
@@ -305,7 +324,7 @@ def optimise(run: Run) -> str:
     run.stop.phase = "in the middle of a trial, which the same command begins anew"
     loaded: list[Any] = []
 
-    def objective(values: dict[str, Any], report: Any) -> float:
+    def objective(values: dict[str, Any], report: study.Report) -> float:
         if not loaded:
             loaded.append(prepare(run))
         from transformers import set_seed
@@ -326,7 +345,7 @@ def optimise(run: Run) -> str:
         return loss
 
     found = study.run_study(settings, objective)
-    summary = study.write_results(found, settings, layout.study_results, layout.study_plots)
+    summary = write_results(found, settings, layout.study_results, layout.study_plots)
     return f"{summary}\noptions  {layout.config}\nrecord   {layout.run_json}"
 
 

@@ -13,18 +13,29 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Literal
 
-from utils.errors import UserError, run_script
-from utils.jobs import TEMPLATES, Batch, JobOptions, check_languages, check_texts, make_jobs, parse_job_options
-from utils.options import option
+from utils.cli.options import MODEL, SLURM, option
+from utils.cli.script import run_script
+from utils.errors import UserError
+from utils.jobs.batch import TEMPLATES
+from utils.jobs.experiments import (
+    ExperimentBatch,
+    JobOptions,
+    check_languages,
+    check_texts,
+    make_jobs,
+    parse_job_options,
+)
 
 
 @dataclass(kw_only=True)
 class GeneratorOptions(JobOptions):
     """The options of finetuning_generator.py."""
 
-    template: str = option(str(TEMPLATES / "finetune-template.sh"), "template of the jobs", metavar="FILE")
+    template: str = option(
+        str(TEMPLATES / "finetune-template.sh"), "template of the jobs", group=SLURM, aliases=["-t"], metavar="FILE"
+    )
     subsets: Literal["all", "single", "joint"] = option(
-        "all", "languages to train on: every subset, each by itself, or all together"
+        "all", "languages to train on: every subset, each by itself, or all together", group=MODEL
     )
 
 
@@ -41,7 +52,9 @@ def main() -> int:
     check_texts(jobs)
     print(f"{len(train_langs)} sets of training languages, each evaluated on {', '.join(languages)}")
     folder = jobs[0].layout.outputs.parent
-    Batch(Path(options.config[-1]).stem, jobs, options).run(f"figures   python post_eval.py --base_dir {folder}")
+    ExperimentBatch(Path(options.config[-1]).stem, jobs, options).run(
+        f"figures   python post_eval.py --base_dir {folder}"
+    )
     return 0
 
 

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils import grid as grids
-from utils.errors import UserError, run_script
-from utils.jobs import (
-    TEMPLATES,
-    Batch,
-    Job,
+from utils.cli.options import MODEL, PLACES, SLURM, option
+from utils.cli.script import run_script
+from utils.data.delimited import write_table
+from utils.errors import UserError
+from utils.jobs import grid as grids
+from utils.jobs.batch import TEMPLATES
+from utils.jobs.experiments import (
+    Experiment,
+    ExperimentBatch,
     JobOptions,
     check_config,
     check_languages,
@@ -28,24 +31,34 @@ from utils.jobs import (
     make_jobs,
     parse_job_options,
 )
-from utils.layout import atomic_path, write_json
-from utils.options import option
+from utils.runs.files import write_json
+
+# Heading of options in --help.
+RESULTS = "results"
 
 
 @dataclass(kw_only=True)
 class GridOptions(JobOptions):
     """The options of grid_search.py."""
 
-    grid_config: str = option("config/grid-search.json", "file with the grid of hyperparameters", metavar="FILE")
+    grid_config: str = option(
+        "config/grid-search.json", "file with the grid of hyperparameters", group=MODEL, metavar="FILE"
+    )
     template: str = option(
-        str(TEMPLATES / "grid-search-fine-tune-template.sh"), "template of the jobs", aliases=["-t"], metavar="FILE"
+        str(TEMPLATES / "grid-search-fine-tune-template.sh"),
+        "template of the jobs",
+        group=SLURM,
+        aliases=["-t"],
+        metavar="FILE",
     )
     temp_config_dir: str | None = option(
-        None, "where the jobs' config files are written; without it beside their scripts", metavar="DIR"
+        None, "where the jobs' config files are written; without it beside their scripts", group=PLACES, metavar="DIR"
     )
-    collect: bool = option(False, "gather the results of the jobs that are complete")
+    collect: bool = option(False, "gather the results of the jobs that are complete", group=RESULTS)
     metric: str = option(
-        "validation_macro_f1", "--collect: what to sort by, a column of the table: validation_loss, LANG_macro_f1, ..."
+        "validation_macro_f1",
+        "--collect: what to sort by, a column of the table: validation_loss, LANG_macro_f1, ...",
+        group=RESULTS,
     )
 
 
@@ -60,11 +73,11 @@ def main() -> int:
     count = len(grid.permutations())
     print(f"{search}: {count} permutations of {len(grid.parameters)} parameters, {len(jobs) // count} jobs each")
     again = shlex.join(["python", "grid_search.py", *sys.argv[1:], "--collect"])
-    Batch(search, jobs, options, options.temp_config_dir).run(f"results   {again}")
+    ExperimentBatch(search, jobs, options, options.temp_config_dir).run(f"results   {again}")
     return 0
 
 
-def plan(options: GridOptions, base: dict[str, Any]) -> tuple[str, grids.Grid, list[Job]]:
+def plan(options: GridOptions, base: dict[str, Any]) -> tuple[str, grids.Grid, list[Experiment]]:
     """Return the search's name, its grid, and a job per permutation, kind of texts and training languages."""
     path = Path(options.grid_config)
     grid = grids.read_grid(path, base)
@@ -79,7 +92,7 @@ def plan(options: GridOptions, base: dict[str, Any]) -> tuple[str, grids.Grid, l
     return search, grid, jobs
 
 
-def collect(jobs: list[Job], grid: grids.Grid, options: GridOptions, base: dict[str, Any], search: str) -> None:
+def collect(jobs: list[Experiment], grid: grids.Grid, options: GridOptions, base: dict[str, Any], search: str) -> None:
     """Write the table, the best run's config file and the figure of the jobs that are complete."""
     rows = grids.results_table(jobs, grid)
     if not rows:
@@ -88,13 +101,14 @@ def collect(jobs: list[Job], grid: grids.Grid, options: GridOptions, base: dict[
 
     import pandas as pd
 
-    from utils.figures import save_figure
-    from utils.grid_figures import grid_figure
+    from utils.figures.grid import grid_figure
+    from utils.figures.style import save_figure
 
     folder = jobs[0].layout.outputs.parent.parent
-    with atomic_path(folder / "results.csv") as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
-    written = [folder / "results.csv"]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    # A run may lack a language that others were evaluated on.
+    table = [{name: row.get(name) for name in columns} for row in rows]
+    written = [write_table(folder / "results.csv", table)]
     by_name = {job.name: job for job in jobs}
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
@@ -116,7 +130,7 @@ def collect(jobs: list[Job], grid: grids.Grid, options: GridOptions, base: dict[
     print(f"the best run again: python finetune.py --config {folder / 'best.json'}")
 
 
-def best_config(job: Job, base: dict[str, Any]) -> dict[str, Any]:
+def best_config(job: Experiment, base: dict[str, Any]) -> dict[str, Any]:
     """Return a job's options as finetune.py takes them, below the subfolder that the user gave, if any."""
     config = {key: value for key, value in job.config.items() if key != "subfolder"}
     config |= {"subfolder": base["subfolder"]} if base.get("subfolder") else {}

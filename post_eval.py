@@ -16,20 +16,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.calibration import calibration_rows, reliability_figure, reliability_of_all
-from utils.cfm import confusion_figure, select_matrices
-from utils.comparison import compare, comparison_file, describe
-from utils.corpus_load import DEFAULT_CORPUS, open_corpus
-from utils.drawing import Drawing, draw_all
-from utils.errors import run_script
-from utils.examples import TestTexts, misclassified
-from utils.figures import STYLES, Style
-from utils.names import Names, load_names
-from utils.options import CommonOptions, option, parse_options
-from utils.report import report_data, write_report
-from utils.results import RunResults, load_results, tidy_table, write_table
-from utils.seeds import SeedGroup, find_groups, mean_runs, seeds_table
-from utils.tve import MatrixGrid, select_grid, train_vs_eval_figure
+from utils.cli.options import CommonOptions, option
+from utils.cli.parser import parse_options
+from utils.cli.script import run_script
+from utils.data.corpus_load import DEFAULT_CORPUS, open_corpus
+from utils.data.delimited import write_table
+from utils.evaluation.calibration import calibration_rows, reliability_of_all
+from utils.evaluation.comparison import compare, comparison_file, describe
+from utils.evaluation.misclassified import TestTexts, misclassified
+from utils.evaluation.results import RunResults, load_results, tidy_table
+from utils.evaluation.seeds import SeedGroup, find_groups, mean_runs, seeds_table
+from utils.evaluation.selection import MatrixGrid, select_grid, select_matrices
+from utils.figures.cfm import confusion_figure
+from utils.figures.drawing import Drawing, draw_all
+from utils.figures.names import Names, load_names
+from utils.figures.reliability import reliability_figure
+from utils.figures.style import STYLES, Style
+from utils.figures.tve import train_vs_eval_figure
+from utils.report.report import report_data, write_report
+from utils.training.classifier_options import FREE_OPTIONS
 
 
 @dataclass(kw_only=True)
@@ -120,7 +125,7 @@ def gather(options: PostEvalOptions) -> Results:
         [] if options.ignore_cfm else matrices,
         grid if runs and not options.ignore_tve else None,
         compare(base_dir, options.compare, options.seed) if options.compare else [],
-        find_groups(base_dir) if options.seeds else [],
+        find_groups(base_dir, FREE_OPTIONS) if options.seeds else [],
         reliability_of_all(runs) if options.calibration else {},
     )
 

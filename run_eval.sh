@@ -11,8 +11,8 @@
 
 set -euo pipefail
 
-# shellcheck source=utils/job.sh
-source "$1/utils/job.sh"
+# shellcheck source=utils/jobs/job.sh
+source "$1/utils/jobs/job.sh"
 begin_task eval "$@"
 load_environment
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"

@@ -15,24 +15,30 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.errors import UserError, run_script
-from utils.jobs import TEMPLATES, Batch, SubmitOptions, check_config, check_submit_options, evaluation_arguments
-from utils.layout import write_json
-from utils.options import PROJECT, option, parse_options
-from utils.pipeline import LANGUAGE, PipelineFile, Subtask
+from utils import PROJECT
+from utils.cli.options import DATA, MODEL, OTHER, SLURM, option
+from utils.cli.parser import parse_options
+from utils.cli.script import run_script
+from utils.errors import UserError
+from utils.jobs.batch import TEMPLATES, Batch, SubmitOptions, check_submit_options
+from utils.jobs.experiments import check_config, evaluation_arguments
+from utils.pipeline.config import LANGUAGE, PipelineFile, Subtask
+from utils.runs.files import write_json
 
 
 @dataclass(kw_only=True)
 class PipelineOptions(SubmitOptions):
     """The options of run_pipeline.py."""
 
-    pipeline: list[str] = option(help="the YAML file of the pipeline", positional=True)
-    tasks: list[str] | None = option(None, "only these tasks or subtasks", metavar="NAME")
-    dataset: str | None = option(None, "where the data are, instead of what the file says", metavar="DIR_OR_ID")
-    force: bool = option(False, "repeat what is finished already")
-    submit: bool = option(False, "run the subtasks as one Slurm job array")
+    pipeline: list[str] = option(help="the YAML file of the pipeline", group=MODEL, positional=True)
+    tasks: list[str] | None = option(None, "only these tasks or subtasks", group=MODEL, metavar="NAME")
+    dataset: str | None = option(
+        None, "where the data are, instead of what the file says", group=DATA, metavar="DIR_OR_ID"
+    )
+    force: bool = option(False, "repeat what is finished already", group=OTHER)
+    submit: bool = option(False, "run the subtasks as one Slurm job array", group=SLURM)
     template: str = option(
-        str(TEMPLATES / "pipeline-template.sh"), "template of the jobs", aliases=["-t"], metavar="FILE"
+        str(TEMPLATES / "pipeline-template.sh"), "template of the jobs", group=SLURM, aliases=["-t"], metavar="FILE"
     )
 
 
@@ -84,7 +90,7 @@ class PipelineBatch(Batch):
 
     def is_complete(self, job: Subtask) -> bool:
         """Say whether a subtask has been evaluated and its logs have been parsed."""
-        from utils.pipeline_results import results_row
+        from utils.pipeline.results import results_row
 
         done = not job.settings["evaluate"] or results_row(job) is not None
         logged = not job.settings["parse_logs"] or job.is_baseline or job.log.is_file()
@@ -107,9 +113,9 @@ def run_subtask(subtask: Subtask, options: PipelineOptions) -> None:
         write_json(config, subtask.config)
         call("finetune.py", "--config", str(config), *(["--force"] if options.force else []))
     if settings["evaluate"]:
-        call("evaluate.py", *evaluation_arguments(subtask), *(["--force"] if options.force else []))
+        call("evaluate.py", *evaluation_arguments(subtask, subtask.eval_langs), *(["--force"] if options.force else []))
     if settings["parse_logs"]:
-        from utils.pipeline_results import parse_logs
+        from utils.pipeline.results import parse_logs
 
         files = parse_logs(subtask)
         print(f"logs         {files[0]}" if files else f"logs         none of {subtask.name} yet")
@@ -117,8 +123,8 @@ def run_subtask(subtask: Subtask, options: PipelineOptions) -> None:
 
 def run_baseline(subtask: Subtask, options: PipelineOptions) -> None:
     """Train and evaluate TF-IDF with a linear model."""
-    from utils.baseline import train_baseline
-    from utils.classification import open_texts
+    from utils.data.source import open_texts
+    from utils.training.baseline import train_baseline
 
     checked = check_config(subtask.config, subtask.name)
     print(train_baseline(subtask.layout, checked, open_texts(checked, [LANGUAGE]), options.force))
@@ -141,7 +147,7 @@ def call(script: str, *arguments: str) -> None:
 
 def tabulate(pipeline: PipelineFile) -> None:
     """Write the results table of all subtasks that have been evaluated, and show it."""
-    from utils.pipeline_results import markdown, results_row, write_results
+    from utils.pipeline.results import markdown, results_row, write_results
 
     by_folder: dict[str, list] = {}
     for subtask in pipeline.subtasks:

@@ -13,8 +13,8 @@
 
 set -euo pipefail
 
-# shellcheck source=utils/job.sh
-source "$1/utils/job.sh"
+# shellcheck source=utils/jobs/job.sh
+source "$1/utils/jobs/job.sh"
 begin_task train "$@"
 load_environment
 
@@ -33,11 +33,11 @@ status=0
 if ((nodes * processes == 1)); then
     "${step[@]}" python "$project/finetune.py" "${arguments[@]}" || status=$?
 else
-    # No two jobs have the same id, so that two on one node do not meet at one port.
+    # Two jobs on one node have different ports unless their ids differ by a multiple of 20,000.
     port=$((10000 + SLURM_JOB_ID % 20000))
     echo "$nodes x $processes processes meet at port $port"
     # shellcheck disable=SC2016  # expanded on each node
-    "${step[@]}" bash -c 'exec python -m utils.launch --nodes "$SLURM_NNODES" --node_rank "$SLURM_NODEID" \
+    "${step[@]}" bash -c 'exec python -m utils.jobs.launch --nodes "$SLURM_NNODES" --node_rank "$SLURM_NODEID" \
         --address "$SLURM_LAUNCH_NODE_IPADDR" "$@"' launch \
         --port "$port" --processes "$processes" ${accelerate_config:+--accelerate_config "$accelerate_config"} \
         "$project/finetune.py" "${arguments[@]}" || status=$?

@@ -25,6 +25,12 @@ options=""
 output_dir="outputs"
 models_dir="models"
 
-source "$(dirname "${BASH_SOURCE[0]}")/utils/submit.sh"
-kind="eval"
-main "$@"
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=utils/jobs/job.sh
+source "$project/utils/jobs/job.sh"
+load_environment
+export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
+exec python -m utils.jobs eval \
+    "models=$models" "langs=$langs" "eval_langs=$eval_langs" "subfolder=$subfolder" "options=$options" \
+    "output_dir=$output_dir" "models_dir=$models_dir" \
+    -- "$@"

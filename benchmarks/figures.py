@@ -17,8 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.evaluation import write_evaluation
-from utils.layout import RunLayout, write_json
+from utils.evaluation.results import write_evaluation
+from utils.runs.files import write_json
+from utils.runs.layout import RunLayout
 
 PROJECT = Path(__file__).resolve().parent.parent
 MODELS = ("mbert", "xlmr", "glot500")

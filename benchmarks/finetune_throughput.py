@@ -26,9 +26,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.corpus_load import DEFAULT_CORPUS, open_corpus
-from utils.errors import run_script
-from utils.options import CommonOptions, option, parse_options
+from utils.cli.options import CommonOptions, option
+from utils.cli.parser import parse_options
+from utils.cli.script import run_script
+from utils.data.corpus_load import DEFAULT_CORPUS, open_corpus
 
 VARIANTS = {
     "train": ["earlier", "trainer", "ours", "ours, attn 0"],
@@ -84,7 +85,7 @@ def prepare(options: BenchmarkOptions, folder: Path) -> None:
     import numpy as np
 
     from demo.build import build_model
-    from utils.tokenization import load_tokenizer, tokenize
+    from utils.data.tokenization import load_tokenizer, tokenize
 
     corpus = open_corpus(options.corpus_path)
     texts = datasets.concatenate_datasets([corpus.load("train", lang) for lang in ("sv", "fr")])
@@ -113,9 +114,9 @@ def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
     import torch
     from transformers import set_seed
 
-    from utils import device as machine
-    from utils.models import build_classifier
-    from utils.tokenization import load_tokenizer
+    from utils.data.tokenization import load_tokenizer
+    from utils.models import device as machine
+    from utils.models.loading import build_classifier
 
     task, variant = options.run_variant.split("/")
     folder = Path(options.folder)
@@ -218,14 +219,14 @@ def this_project(task: str, model: Any, dataset: Any, tokenizer: Any, device: An
     """What finetune.py and evaluate.py do."""
     import numpy as np
 
-    from utils.batching import make_collator, padding_fraction, token_budget_batches
-    from utils.cpu_dropout import use_cpu_dropout
-    from utils.device import choose_precision
-    from utils.inference import default_token_budget, predict_logits
-    from utils.losses import ClassificationLoss
-    from utils.resume import StopFlag
-    from utils.training import ClassifierTrainer
-    from utils.training_options import TrainingOptions, training_arguments
+    from utils.data.batching import make_collator, padding_fraction, token_budget_batches
+    from utils.evaluation.inference import default_token_budget, predict_logits
+    from utils.models.attention import use_cpu_dropout
+    from utils.models.device import choose_precision
+    from utils.runs.stop import StopFlag
+    from utils.training.classifier_losses import ClassificationLoss
+    from utils.training.classifier_trainer import ClassifierTrainer
+    from utils.training.options import TrainingOptions, training_arguments
 
     precision = choose_precision("auto")
     collator = make_collator(tokenizer, device)

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo.build import make_texts
 from tests.lm_models import bert_tokenizer, t5_tokenizer
-from utils import masking
-from utils.lm_data import TextExamples
-from utils.text_files import read_text_file
+from utils.data import masking
+from utils.data.lm_examples import TextExamples
+from utils.data.text_files import read_text_file
 
 BATCH = 32
 FUNCTIONS = {

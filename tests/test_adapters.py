@@ -17,11 +17,11 @@ from tests.conftest import FAST, finish, start
 from tests.lm_models import TRAIN
 from tests.test_finetune_lm import only_folder, rows_of
 from tests.test_interruption import stop_at
-from utils.adapters import AdapterOptions, add_adapters, find_targets, freeze_encoder, head_modules
 from utils.errors import UserError
-from utils.layout import read_json
-from utils.models import load_classifier
-from utils.registry import ModelSpec
+from utils.models.adapters import AdapterOptions, add_adapters, find_targets, freeze_encoder, head_modules
+from utils.models.loading import load_classifier
+from utils.models.registry import ModelSpec
+from utils.runs.files import read_json
 
 SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
 GPT2 = {"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 2}
@@ -238,7 +238,7 @@ def test_a_language_model_with_a_new_word_is_saved_whole(here, invoke):
 def test_real_weights_with_few_parameters_trained(tmp_path):
     """The real all-MiniLM-L6-v2: under 5 % of its parameters are trained, and the rest are those of the package."""
     from demo.minilm import checkpoint
-    from utils.models import build_classifier
+    from utils.models.loading import build_classifier
 
     plain = load_file(checkpoint() / "model.safetensors")
     model = build_classifier(checkpoint(), ["a", "b", "c", "d"])

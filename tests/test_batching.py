@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.batching import (
+from utils.data.batching import (
     PaddingCollator,
     TrainBatchSampler,
     length_pieces,

@@ -11,17 +11,19 @@ from sklearn.metrics import f1_score
 
 import post_eval
 from tests.test_post_eval import LANGS, REGISTERS, check_layout, texts_of, write_results
-from utils.calibration import reliability_figure, run_reliability
-from utils.cfm import confusion_figure, select_matrices
-from utils.comparison import comparison_file
-from utils.evaluation import write_evaluation
-from utils.figures import PAPER
-from utils.layout import RunLayout, write_json
-from utils.metrics import METRICS
-from utils.names import Names
-from utils.results import load_results
-from utils.significance import holm
-from utils.tve import select_grid, train_vs_eval_figure
+from utils.evaluation.calibration import run_reliability
+from utils.evaluation.comparison import comparison_file
+from utils.evaluation.metrics import METRICS
+from utils.evaluation.results import load_results, write_evaluation
+from utils.evaluation.selection import select_grid, select_matrices
+from utils.evaluation.significance import holm
+from utils.figures.cfm import confusion_figure
+from utils.figures.names import Names
+from utils.figures.reliability import reliability_figure
+from utils.figures.style import PAPER
+from utils.figures.tve import train_vs_eval_figure
+from utils.runs.files import write_json
+from utils.runs.layout import RunLayout
 
 NAMES = Names(
     {lang: f"a language/{lang}" for lang in LANGS} | {"zh": "chinese (simplified)"},
@@ -185,7 +187,7 @@ def test_calibration_table_and_diagram(outputs, invoke):
 
 @pytest.mark.parametrize("style", ["screen", "paper"])
 def test_reliability_diagrams_are_readable(outputs, style):
-    from utils.figures import STYLES
+    from utils.figures.style import STYLES
 
     for lang in LANGS:
         write_run(outputs, "good-en", 0.8, langs=[lang])

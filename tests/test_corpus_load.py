@@ -3,7 +3,8 @@ import json
 
 import pytest
 
-from utils.corpus_load import open_corpus, read_tsv
+from utils.data.corpus_load import open_corpus
+from utils.data.delimited import read_tsv
 from utils.errors import UserError
 
 REGISTERS = ["IN", "OP", "RN"]

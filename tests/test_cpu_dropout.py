@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from utils import cpu_dropout
-from utils.cpu_dropout import CpuDropout, attention_forward, keep_mask, use_cpu_dropout
-from utils.models import build_classifier
+from utils.models import dropout as cpu_dropout
+from utils.models.attention import attention_forward, use_cpu_dropout
+from utils.models.dropout import CpuDropout, keep_mask
+from utils.models.loading import build_classifier
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])

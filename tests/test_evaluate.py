@@ -82,8 +82,8 @@ def test_results_equal_what_scikit_learn_computes_from_the_predictions(model, in
 
 def test_evaluation_reaches_the_validation_metrics(model, invoke, small):
     """The validation texts, written to a test file, get the macro F1 that train.json reports for the best epoch."""
-    from utils.corpus_load import open_corpus
-    from utils.splits import mix_languages, split_validation
+    from utils.data.corpus_load import open_corpus
+    from utils.data.splits import mix_languages, split_validation
 
     corpus = open_corpus(str(small / "register-corpus"))
     import numpy as np
@@ -112,7 +112,7 @@ def test_evaluation_reaches_the_validation_metrics(model, invoke, small):
 
 @pytest.mark.fault(8)
 def test_one_model_load_and_a_failing_language_does_not_end_the_rest(model, invoke, monkeypatch, small):
-    from utils import models
+    from utils.models import loading as models
 
     loads = []
     load = models.load_classifier
@@ -194,7 +194,7 @@ def test_the_whole_chain_on_real_texts(real_corpus, tmp_path, invoke, monkeypatc
 
     import post_eval
     from demo.build import build_model
-    from utils.corpus_load import open_corpus
+    from utils.data.corpus_load import open_corpus
 
     corpus = open_corpus(real_corpus)
     texts = [text[:300] for lang in ("sv", "fr") for text in corpus.load("train", lang)["text"][::4]]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import FAST, Inputs, finish, skip, start
-from utils.resume import last_resume_point
+from utils.runs.resume import last_resume_point
 
 COMMAND = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "4", "--batch_size", "4"]
 

@@ -10,8 +10,8 @@ import pytest
 
 import finetune
 from tests.conftest import FAST, finish, start
-from utils.layout import read_json, sha256_of_file
-from utils.training_options import prepare_tracker
+from utils.runs.files import read_json, sha256_of_file
+from utils.training.options import prepare_tracker
 
 
 def train(invoke, *arguments, langs="en"):
@@ -101,7 +101,7 @@ def test_a_failing_run_keeps_earlier_results_and_says_why(inputs, invoke, monkey
     before = {path: path.read_bytes() for path in (inputs.folder / "models").rglob("*") if path.is_file()}
     report = (inputs.folder / "outputs/tiny-en/train.json").read_text()
 
-    from utils.training import ClassifierTrainer
+    from utils.training.classifier_trainer import ClassifierTrainer
 
     def fail(self, *_, **__):
         raise RuntimeError("the disk is full\nand more lines")
@@ -173,7 +173,7 @@ def test_no_epochs_save_the_pretrained_model_with_a_new_head(inputs, invoke):
 
 
 def test_resume_points_elsewhere(inputs, invoke, monkeypatch):
-    from utils import resume
+    from utils.runs import resume
 
     kept = []
     monkeypatch.setattr(resume, "remove_incomplete", lambda folder: kept.append(folder) or [])

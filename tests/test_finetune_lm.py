@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 import finetune_lm
 from tests.conftest import finish, skip, start
 from tests.lm_models import FILES, KINDS, TRAIN, build, write_texts
-from utils.models import load_language_model
+from utils.models.loading import load_language_model
 
 
 def rows_of(path):
@@ -37,7 +37,7 @@ def only_folder(here, train="train", model="gpt2"):
     [
         ("gpt2", "identity"),
         ("bert", "data_preprocessing.mask_random_tokens"),
-        ("t5", "utils.masking.mask_random_spans"),
+        ("t5", "utils.data.masking.mask_random_spans"),
     ],
 )
 def test_everything_it_writes(here, invoke, kind, function):

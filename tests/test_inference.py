@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import torch
 
-from utils.batching import PaddingCollator
-from utils.inference import cross_entropy, predict_logits, softmax
-from utils.models import build_classifier, choose_max_length, load_config, set_attention_dropout
-from utils.tokenization import load_tokenizer
+from utils.data.batching import PaddingCollator
+from utils.data.tokenization import load_tokenizer
+from utils.evaluation.inference import cross_entropy, predict_logits, softmax
+from utils.models.loading import build_classifier, choose_max_length, load_config, set_attention_dropout
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 import finetuning_generator
 import grid_search
 from tests.conftest import PROJECT, typed_registry
-from utils import grid, slurm
-from utils.classification import FinetuneOptions
+from utils.cli.parser import OptionParser
 from utils.errors import UserError
-from utils.figures import save_figure
-from utils.grid_figures import grid_figure
-from utils.jobs import parse_job_options
-from utils.layout import write_json
-from utils.metrics import METRICS
-from utils.options import OptionParser
+from utils.evaluation.metrics import METRICS
+from utils.figures.grid import grid_figure
+from utils.figures.style import save_figure
+from utils.jobs import grid, slurm
+from utils.jobs.experiments import parse_job_options
+from utils.runs.files import write_json
+from utils.training.classifier_options import FinetuneOptions
 
 BASE = {"model_name": "tiny", "task": "sentiment", "num_epochs": 1}
 GRID = {"parameters": {"learning_rate": [1e-3, 1e-4], "batch_size": [8, 16], "epochs": 2}}

@@ -16,9 +16,9 @@ import finetune
 import post_eval
 from tests.conftest import FAST, PROJECT, skip, typed_registry
 from tests.test_download import COMMITS, Handler, Hub
-from utils.dataset_files import read_file
+from utils.data.dataset_files import read_file
+from utils.data.language_database import open_task, read_database
 from utils.errors import UserError
-from utils.language_database import open_task, read_database
 
 ENTRY = {
     "dataset": "data",
@@ -106,7 +106,7 @@ def test_columns_are_joined_by_what_the_tokenizer_puts_between_texts(small, tmp_
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    from utils.tokenization import load_tokenizer, separator
+    from utils.data.tokenization import load_tokenizer, separator
 
     tokenizer = load_tokenizer(small / "tiny-xlmr")
     write(tmp_path / "data", "csv", rows())
@@ -264,7 +264,7 @@ def test_the_listing_names_what_cannot_be_used(tmp_path):
     write(tmp_path / "data", "csv", rows())
     content = {"xx": {"t": {"one": ENTRY, "two": ENTRY | {"dataset": "./nowhere"}}}}
     (tmp_path / "database.json").write_text(json.dumps(content))
-    command = [sys.executable, "-m", "utils.language_database", "--language_database", tmp_path / "database.json"]
+    command = [sys.executable, "-m", "utils.data.language_database", "--language_database", tmp_path / "database.json"]
     result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stdout.splitlines()[1].split() == ["xx.t.one", "8", "8", "no,", "yes"]
@@ -404,7 +404,7 @@ def test_datasets_of_the_hub_are_waited_for_and_kept(tmp_path):
     hub.refusals = 2
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     path = database(tmp_path, dataset="someone/reviews", splits=["train", "validation"])
-    command = [sys.executable, "-m", "utils.language_database", "--language_database", path]
+    command = [sys.executable, "-m", "utils.data.language_database", "--language_database", path]
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
 
     def listing(status, **more):

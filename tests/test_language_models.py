@@ -4,8 +4,8 @@ import pytest
 from transformers import AutoConfig, BertConfig, GPT2Config
 
 from utils.errors import UserError
-from utils.models import find_task, load_language_model, task_of
-from utils.registry import find_checkpoint
+from utils.models.loading import find_task, load_language_model, task_of
+from utils.models.registry import find_checkpoint
 
 
 @pytest.mark.parametrize(

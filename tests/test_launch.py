@@ -1,4 +1,4 @@
-"""The nodes of one training, started by utils/launch.py as run_train.sh does on each of them."""
+"""The nodes of one training, started by utils/jobs/launch.py as run_train.sh does on each of them."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ sys.exit(launch.main())
 def test_the_first_node_leaves_last(tmp_path):
     (tmp_path / "meet.py").write_text(MEET, encoding="utf-8")
     place = ["--nodes", "2", "--address", "127.0.0.1", "--port", "29871", "--processes", "1", str(tmp_path / "meet.py")]
-    programs = {"1": ["-c", LATE], "0": ["-m", "utils.launch"]}
+    programs = {"1": ["-c", LATE], "0": ["-m", "utils.jobs.launch"]}
     nodes = [
         subprocess.Popen(
             [sys.executable, *program, "--node_rank", rank, *place],

@@ -4,7 +4,9 @@ import multiprocessing
 import pytest
 
 from utils.errors import UserError
-from utils.layout import RunLayout, RunRecord, atomic_path, read_json, split_langs, write_json
+from utils.runs.files import atomic_path, read_json, write_json
+from utils.runs.layout import RunLayout, split_langs
+from utils.runs.record import RunRecord
 
 
 def test_folders_of_a_run():

@@ -10,10 +10,10 @@ import torch
 
 from demo.build import make_texts
 from tests.lm_models import bert_tokenizer, gpt2_tokenizer, t5_tokenizer
+from utils.data.lm_examples import TextExamples
+from utils.data.masking import IGNORED, expand_with_masks, identity, mask_random_spans, mask_random_tokens
+from utils.data.text_files import read_text_file
 from utils.errors import UserError
-from utils.lm_data import TextExamples
-from utils.masking import IGNORED, expand_with_masks, identity, mask_random_spans, mask_random_tokens
-from utils.text_files import read_text_file
 
 TEXTS = [text for _, text in make_texts("en", 60, random.Random(2))]
 BERT, GPT2, T5 = bert_tokenizer(TEXTS), gpt2_tokenizer(TEXTS), t5_tokenizer(TEXTS)

@@ -8,12 +8,12 @@ import torch
 from transformers import AutoTokenizer
 
 from tests.lm_models import TEXTS, build
-from utils import losses
+from utils.data.masking import mask_random_spans
 from utils.errors import UserError
-from utils.losses import KLBaselineLoss, OutputsDefaultLoss
-from utils.masking import mask_random_spans
-from utils.models import load_language_model
-from utils.modifiers import add_new_tokens
+from utils.models.loading import load_language_model
+from utils.models.modifiers import add_new_tokens
+from utils.training import lm_losses as losses
+from utils.training.lm_losses import KLBaselineLoss, OutputsDefaultLoss
 
 KINDS = {"gpt2": "lm", "bert": "mlm", "t5": "seq2seq"}
 

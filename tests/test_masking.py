@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from demo.build import make_texts
 from tests.lm_models import bert_tokenizer, gpt2_tokenizer, t5_tokenizer
-from utils.errors import UserError
-from utils.masking import (
+from utils.data.masking import (
     IGNORED,
     UPDATE_LABEL_FNS,
     expand_with_masks,
@@ -25,6 +24,7 @@ from utils.masking import (
     sentinel_ids,
     text_positions,
 )
+from utils.errors import UserError
 
 TEXTS = [text for lang in ("en", "fr") for _, text in make_texts(lang, 60, random.Random(lang))]
 BERT, GPT2, T5 = bert_tokenizer(TEXTS), gpt2_tokenizer(TEXTS), t5_tokenizer(TEXTS)

@@ -11,8 +11,9 @@ import finetune
 import finetune_lm
 from tests.conftest import FAST
 from tests.test_finetune_lm import only_folder
-from utils.layout import RunLayout, read_json
-from utils.model_card import MARK, write_classifier_card
+from utils.models.model_card import MARK, write_classifier_card
+from utils.runs.files import read_json
+from utils.runs.layout import RunLayout
 
 LONE = ["--num_epochs", "1", "--model_name", "tiny", "--train_langs", "en-fr"]
 

@@ -5,7 +5,7 @@ import torch
 
 from tests.lm_models import TEXTS, build
 from utils.errors import UserError
-from utils.modifiers import (
+from utils.models.modifiers import (
     FreezeWordTokensCallback,
     PartiallyFrozenModelCallback,
     UnfreezeWordTokensCallback,

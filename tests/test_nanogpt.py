@@ -14,8 +14,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.conftest import skip
 from utils.errors import UserError
-from utils.nanogpt import convert, load_nanogpt, nanogpt_tokenizer
-from utils.registry import load_registry
+from utils.models.nanogpt import convert, load_nanogpt, nanogpt_tokenizer
+from utils.models.registry import load_registry
 
 SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 64, "vocab_size": 320}
 
@@ -234,7 +234,7 @@ def test_classifiers_of_nanogpt_models(registered, small, monkeypatch, invoke):
 
 def test_surprisals_of_nanogpt_models(registered, invoke):
     import finetune_lm
-    from utils.surprisal import surprisals
+    from utils.evaluation.surprisal import surprisals
 
     (registered / "test.txt.gz").write_bytes(gzip.compress(b"a small text\n"))
     status, _, err = invoke(finetune_lm, "--model_name_or_path", "ipa", "--test_file", "test.txt.gz")

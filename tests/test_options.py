@@ -8,9 +8,10 @@ from typing import Literal
 import pytest
 
 from tests.conftest import PROJECT
+from utils.cli.options import CommonOptions, option
+from utils.cli.parser import OptionParser
+from utils.cli.values import Objects, object_path
 from utils.errors import UserError
-from utils.option_values import Objects, object_path
-from utils.options import CommonOptions, OptionParser, option
 
 
 @dataclass(kw_only=True)

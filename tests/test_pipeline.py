@@ -13,14 +13,16 @@ import yaml
 import run_pipeline
 from demo.minilm import checkpoint
 from tests.conftest import PROJECT, finish, skip, start
-from utils.baseline import train_baseline
-from utils.classification import open_texts
+from utils.data.source import open_texts
 from utils.errors import UserError
-from utils.jobs import check_config
-from utils.layout import RunLayout, read_json, write_json
-from utils.metrics import METRICS
-from utils.pipeline import LABELS, PipelineFile
-from utils.pipeline_results import accuracy_figure, markdown, parse_logs, results_row
+from utils.evaluation.metrics import METRICS
+from utils.figures.accuracy import accuracy_figure
+from utils.jobs.experiments import check_config
+from utils.pipeline.config import LABELS, PipelineFile
+from utils.pipeline.results import markdown, parse_logs, results_row
+from utils.runs.files import read_json, write_json
+from utils.runs.layout import RunLayout
+from utils.training.baseline import train_baseline
 
 WORDS = {
     "World": ["minister", "election", "border", "treaty", "embassy", "parliament"],

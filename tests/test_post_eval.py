@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 import post_eval
-from utils.cfm import confusion_figure, select_matrices
-from utils.metrics import METRICS, confidence_intervals, confusion_matrix, per_register_metrics, summary_metrics
-from utils.results import load_results
-from utils.tve import select_grid, shared_first, train_vs_eval_figure
+from utils.evaluation.metrics import (
+    METRICS,
+    confidence_intervals,
+    confusion_matrix,
+    per_register_metrics,
+    summary_metrics,
+)
+from utils.evaluation.results import load_results
+from utils.evaluation.selection import select_grid, select_matrices, shared_first
+from utils.figures.cfm import confusion_figure
+from utils.figures.tve import train_vs_eval_figure
 
 REGISTERS = ["IN", "OP", "RN", "JN", "HI", "LY", "ND", "AD"]
 LANGS = sorted(

@@ -16,9 +16,9 @@ import grid_search
 import post_eval
 import run_pipeline
 from tests.conftest import PROJECT
-from utils import language_database, transcribe
-from utils.jobs import JobOptions
-from utils.options import OptionParser
+from utils.cli.parser import OptionParser
+from utils.data import language_database, transcribe
+from utils.jobs.experiments import JobOptions
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 FRENCH = (PROJECT / "README.fr.md").read_text(encoding="utf-8")
@@ -31,8 +31,8 @@ OPTIONS = {
     "grid_search.py": grid_search.GridOptions,
     "finetuning_generator.py": finetuning_generator.GeneratorOptions,
     "run_pipeline.py": run_pipeline.PipelineOptions,
-    "utils.language_database": language_database.DatabaseOptions,
-    "utils.transcribe": transcribe.TranscribeOptions,
+    "utils.data.language_database": language_database.DatabaseOptions,
+    "utils.data.transcribe": transcribe.TranscribeOptions,
 }
 COMMANDS = [line.strip() for line in README.splitlines() if re.match(r"    (python|torchrun|accelerate) ", line)]
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import PROJECT
 from utils.errors import UserError
-from utils.registry import checkpoint_problem, download_patterns, find_model, load_registry
+from utils.models.registry import checkpoint_problem, download_patterns, find_model, load_registry
 
 
 def write(tmp_path, content) -> str:

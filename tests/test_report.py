@@ -10,8 +10,8 @@ import pytest
 import post_eval
 from tests.conftest import skip
 from tests.test_post_eval import LANGS, REGISTERS, write_results
-from utils.layout import write_json
-from utils.metrics import METRICS
+from utils.evaluation.metrics import METRICS
+from utils.runs.files import write_json
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODELS = ("mbert", "xlmr-large", "glot500")
@@ -55,9 +55,9 @@ def large(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(large):
     """The report of `large`, written once."""
-    from utils.names import load_names
-    from utils.report import report_data, write_report
-    from utils.results import load_results
+    from utils.evaluation.results import load_results
+    from utils.figures.names import load_names
+    from utils.report.report import report_data, write_report
 
     runs = load_results(large / "outputs")
     return write_report(large / "report.html", report_data(runs, load_names(str(large / "register-corpus"))))
@@ -236,8 +236,9 @@ def test_it_prints_without_its_controls(page, report):
 
 def write_predictions(folder, corpus, train_langs, lang, texts, seed=1):
     """Write the predictions of an imagined model on the texts of a corpus, in the files that evaluate.py writes."""
-    from utils.evaluation import write_evaluation
-    from utils.layout import RunLayout, sha256_of_file
+    from utils.evaluation.results import write_evaluation
+    from utils.runs.files import sha256_of_file
+    from utils.runs.layout import RunLayout
 
     path = corpus / f"corpus/test/{lang}.tsv"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,9 +7,9 @@ from sklearn.calibration import calibration_curve
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from utils.calibration import reliability
-from utils.metrics import METRICS, classification_metrics
-from utils.significance import PairedTexts, approximate_randomisation, holm, mcnemar, paired_bootstrap
+from utils.evaluation.calibration import reliability
+from utils.evaluation.metrics import METRICS, classification_metrics
+from utils.evaluation.significance import PairedTexts, approximate_randomisation, holm, mcnemar, paired_bootstrap
 
 
 def two_classifiers(size, seed=1, quality=(0.6, 0.7), num_labels=4):
@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_values():
 
 
 def test_batches_cover_all_resamples(monkeypatch):
-    monkeypatch.setattr("utils.significance.CELLS_AT_ONCE", 1000)
+    monkeypatch.setattr("utils.evaluation.significance.CELLS_AT_ONCE", 1000)
     texts = PairedTexts(*two_classifiers(200), 4)
     assert sum(texts.batches(333)) == 333
     # 333 randomisations and the observation: p is a number of 334ths.

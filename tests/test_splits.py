@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import PROJECT
-from utils.corpus_load import open_corpus
+from utils.data.corpus_load import open_corpus
+from utils.data.splits import mix_languages, prepare_training_data, split_validation, subsample
+from utils.data.tokenization import encode, load_tokenizer
 from utils.errors import UserError
-from utils.splits import mix_languages, prepare_training_data, split_validation, subsample
-from utils.tokenization import encode, load_tokenizer
 
 SIZES = {"en": 1000, "fr": 400, "tr": 100}
 
@@ -62,7 +62,7 @@ def test_split_is_a_stratified_partition(labels, share, seed):
 def test_every_process_finds_the_same_split():
     code = (
         "import numpy as np, sys\n"
-        "from utils.splits import split_validation\n"
+        "from utils.data.splits import split_validation\n"
         "labels = np.arange(500) % 7\n"
         "_, rows = split_validation(labels, np.array(['en', 'fr'])[labels % 2], 0.2, 42)\n"
         "print(rows.tolist())\n"

@@ -15,8 +15,9 @@ import pytest
 from tests.conftest import finish, start
 from tests.lm_models import TRAIN
 from utils.errors import Interrupted, UserError
-from utils.layout import locked
-from utils.study import OptimizationOptions, StudySettings, run_study, study_defaults, study_name, write_results
+from utils.figures.study import write_results
+from utils.runs.files import locked
+from utils.training.study import OptimizationOptions, StudySettings, run_study, study_defaults, study_name
 
 RANDOM = {"sampler": "optuna.samplers.RandomSampler", "direction": "minimize"}
 RANGE = {"x": {"values": [-1.0, 1.0]}}
@@ -195,7 +196,7 @@ def test_without_locks_no_trial_is_taken_from_a_living_process(tmp_path, monkeyp
 
     study = run_study(settings(tmp_path, n_trials=1), square)
     study.ask().set_user_attr("worker", "somebody")
-    monkeypatch.setattr(utils.study, "locked", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(utils.training.study, "locked", lambda *_, **__: contextlib.nullcontext())
     study = run_study(settings(tmp_path, n_trials=3), square)
     assert len(trials(study, "COMPLETE")) == 2 and len(trials(study, "RUNNING")) == 1
 

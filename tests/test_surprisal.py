@@ -13,11 +13,11 @@ import torch
 from transformers import AutoTokenizer
 
 from tests.lm_models import TEXTS, build
-from utils.lm_data import TextExamples
-from utils.masking import expand_with_masks, identity, mask_random_spans, mask_random_tokens
-from utils.models import load_language_model
-from utils.surprisal import RowWriter, TokenTable, columns_of, file_rows, write_test_results
-from utils.text_files import open_text_file
+from utils.data.lm_examples import TextExamples
+from utils.data.masking import expand_with_masks, identity, mask_random_spans, mask_random_tokens
+from utils.data.text_files import open_text_file
+from utils.evaluation.surprisal import RowWriter, TokenTable, columns_of, file_rows, write_test_results
+from utils.models.loading import load_language_model
 
 SHORT = [" ".join(text.split()[: 4 + index % 9]) for index, text in enumerate(TEXTS[:40])]
 KINDS = {"gpt2": "lm", "bert": "mlm", "t5": "seq2seq"}

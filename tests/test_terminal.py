@@ -56,7 +56,7 @@ def test_without_arguments_a_short_help_with_examples(script, tmp_path):
 
 def test_required_options_may_come_from_the_default_file(tmp_path, monkeypatch, capsys):
     from evaluate import EvaluateOptions
-    from utils.options import OptionParser
+    from utils.cli.parser import OptionParser
 
     default = tmp_path / "default.json"
     default.write_text('{"model_name": "xlmr", "train_langs": "en"}')

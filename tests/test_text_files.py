@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import skip
+from utils.data.text_files import dataset_name, read_text_file
 from utils.errors import UserError
-from utils.text_files import dataset_name, read_text_file
 
 
 def write(path, *lines):

@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerFast
 
 from demo.build import make_texts
 from tests.conftest import PROJECT
-from utils import tokenization
-from utils.corpus_load import open_corpus
-from utils.tokenization import encode, load_tokenizer, tokenize
+from utils.data import tokenization
+from utils.data.corpus_load import open_corpus
+from utils.data.tokenization import encode, load_tokenizer, tokenize
 
 WORDS = [
     "harbour",
@@ -157,8 +157,8 @@ def test_concurrent_processes_share_the_cache(small, tmp_path):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from utils.corpus_load import open_corpus\n"
-        "from utils.tokenization import load_tokenizer, tokenize\n"
+        "from utils.data.corpus_load import open_corpus\n"
+        "from utils.data.tokenization import load_tokenizer, tokenize\n"
         f"dataset = open_corpus('{small}/register-corpus').load('train', 'en')\n"
         f"tokens = tokenize(dataset, load_tokenizer(Path('{small}/tiny-xlmr')), 64, Path('{tmp_path}'))\n"
         "print(sum(map(sum, tokens['input_ids'])))\n"

@@ -7,8 +7,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 import finetune
 from tests.conftest import FAST
-from utils.losses import ClassificationLoss, balanced_class_weights
-from utils.resume import is_complete, last_resume_point, remove_incomplete
+from utils.runs.resume import is_complete, last_resume_point, remove_incomplete
+from utils.training.classifier_losses import ClassificationLoss, balanced_class_weights
 
 
 class Outputs:
@@ -43,7 +43,7 @@ def test_balanced_weights_give_every_register_the_same_say():
 @pytest.fixture
 def observed(monkeypatch):
     """Train through finetune.py and record each step's learning rate, gradient norm and texts."""
-    from utils.training import ClassifierTrainer
+    from utils.training.classifier_trainer import ClassifierTrainer
 
     record = {"rates": [], "norms": [], "trainer": None}
     prepare = ClassifierTrainer._prepare_for_training
@@ -108,7 +108,7 @@ def test_the_schedule_advances_with_every_step(inputs, invoke, observed):
 
 
 def test_every_epoch_has_its_own_order(inputs, invoke, monkeypatch):
-    from utils.batching import TrainBatchSampler
+    from utils.data.batching import TrainBatchSampler
 
     orders = []
     stock = TrainBatchSampler.__iter__
@@ -162,7 +162,7 @@ def test_pieces_give_the_gradient_of_the_padded_batch(inputs, invoke, observed):
 
 
 def test_the_best_epoch_is_kept_and_reported(inputs, invoke, monkeypatch):
-    from utils import training
+    from utils.training import classifier_trainer as training
 
     scores = iter([0.2, 0.9, 0.4])
     stock = training.classification_metrics
@@ -236,7 +236,7 @@ def test_the_same_seed_gives_the_same_weights(inputs, invoke):
 
 
 def test_a_resume_point_is_saved_when_it_is_due(inputs, invoke, monkeypatch):
-    from utils.training import StopCallback
+    from utils.training.trainer import StopCallback
 
     saved = []
     stock = StopCallback.on_save
@@ -252,7 +252,7 @@ def test_a_resume_point_is_saved_when_it_is_due(inputs, invoke, monkeypatch):
 
 
 def test_half_written_resume_points_do_not_count(tmp_path, inputs, invoke, monkeypatch):
-    from utils import resume
+    from utils.runs import resume
 
     monkeypatch.setattr(resume.shutil, "rmtree", lambda *_, **__: None)
     train(invoke, *FAST)

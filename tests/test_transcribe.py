@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import PROJECT, skip
-from utils import transcribe
-from utils.dataset_files import read_file
+from utils.data import transcribe
+from utils.data.dataset_files import read_file
 
 pytest.importorskip("phonemizer")
 if not shutil.which("espeak-ng"):

@@ -17,7 +17,7 @@ set -euo pipefail
 
 project={project}
 # shellcheck source=/dev/null
-source "$project/utils/job.sh"
+source "$project/utils/jobs/job.sh"
 begin_job "$project" {log}
 load_environment
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-${{SLURM_CPUS_PER_TASK:-1}}}}"
@@ -27,5 +27,5 @@ step=(${{SLURM_JOB_ID:+srun}})
 status=0
 "${{step[@]}}" python "$project/finetune.py" {args} || status=$?
 ((status)) || "${{step[@]}}" python "$project/evaluate.py" {eval_args} || status=$?
-((status)) || python -m utils.job_result {result_args} || status=$?
+((status)) || python -m utils.jobs.result {result_args} || status=$?
 end_task "$status"

@@ -13,7 +13,7 @@ set -euo pipefail
 
 project={project}
 # shellcheck source=/dev/null
-source "$project/utils/job.sh"
+source "$project/utils/jobs/job.sh"
 begin_job "$project" {log}
 load_environment
 export OMP_NUM_THREADS="${{OMP_NUM_THREADS:-${{SLURM_CPUS_PER_TASK:-1}}}}"

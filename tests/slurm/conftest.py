@@ -13,7 +13,7 @@ import pytest
 
 from demo.cluster import PROGRAMS, Cluster
 from tests.conftest import PROJECT, Inputs, skip
-from utils.layout import read_json
+from utils.runs.files import read_json
 
 MAX_ARRAY_SIZE = 101
 SECONDS = 180

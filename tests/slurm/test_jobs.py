@@ -14,9 +14,9 @@ import grid_search
 import run_pipeline
 from tests.conftest import skip, typed_registry
 from tests.test_pipeline import write_news
-from utils.classification import FinetuneOptions
-from utils.layout import read_json
-from utils.options import OptionParser
+from utils.cli.parser import OptionParser
+from utils.runs.files import read_json
+from utils.training.classifier_options import FinetuneOptions
 
 BASE = {"model_name": "tiny", "task": "sentiment", "learning_rate": 1e-3, "attention_dropout": 0, "precision": "fp32"}
 COMMAND = ["base.json", "--grid_config", "grid.json"]

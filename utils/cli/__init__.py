@@ -1,0 +1,1 @@
+"""How a script meets its user: options, config files, errors, progress."""

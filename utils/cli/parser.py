@@ -1,0 +1,371 @@
+"""The parser of every script: dataclasses of options -> argparse, cascading config files, dotted keys.
+
+The base is `transformers.HfArgumentParser`, which gives ``--both_spellings`` and ``--both-spellings``,
+bare boolean flags, lists as several values and choices. This module adds:
+
+- ``--config FILE ...``: JSON (with // comments) or YAML files, deep-merged left to right over config/default.json;
+- environment variables that stand in for options (command line > config files > environment > default);
+- dotted names for dictionary options, ``--lr_scheduler_kwargs.num_cycles 2``, merged into the default,
+  where the value ``__delete_field__`` removes a key;
+- values in quotes stay strings, ``None`` stands for no value (see `values`);
+- options declared to take classes or functions, given by their import paths; no other option imports anything;
+- bounds of numbers, and errors that name the nearest known option;
+- groups of options in ``--help``.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import sys
+import typing
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from transformers.hf_argparser import HfArgumentParser
+
+from utils import PROJECT
+from utils.cli.config_files import read_config
+from utils.cli.options import (
+    ADAPTERS,
+    DATA,
+    MEMORY,
+    MODEL,
+    OPTUNA,
+    OTHER,
+    OWN_METADATA,
+    PLACES,
+    SEARCHING,
+    SLURM,
+    TRAINING,
+    aliases,
+    declared,
+)
+from utils.cli.values import Objects, json_object, merge, nested, resolve_objects, scalar, unquoted
+from utils.errors import UserError, nearest
+
+DEFAULT_CONFIG = PROJECT / "config" / "default.json"
+
+
+class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """One spelling and one metavar per option, defaults that say something, line breaks of docstrings kept."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, "") or action.required or isinstance(action.default, dict):
+            # What --print_config shows of a dictionary would fill the page.
+            return action.help
+        return super()._get_help_string(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        spellings = [s for s in action.option_strings if "-" not in s.lstrip("-") or "_" not in action.dest]
+        if action.nargs in (0, "?"):
+            return ", ".join(spellings)
+        metavar = self._format_args(action, self._get_default_metavar_for_optional(action).rpartition("_")[2])
+        return f"{', '.join(spellings)} {metavar}"
+
+
+class OptionParser(HfArgumentParser):
+    """Parser of one script's option dataclass.
+
+    Args:
+        options_class: a dataclass whose fields are made by `option`.
+        description: shown above the options by ``--help``; usually the script's docstring.
+        default_config: the file at the bottom of the cascade (skipped when it does not exist).
+        passes_on: a dataclass of another script's options: what config files say of those is not taken but
+            collected in `passed_on`, for a script that starts the other one.
+        prog: what the script is called; None is the file's name.
+    """
+
+    def __init__(
+        self,
+        options_class: type,
+        description: str = "",
+        default_config: Path = DEFAULT_CONFIG,
+        passes_on: type | None = None,
+        prog: str | None = None,
+    ):
+        self.fields = {field.name: field for field in dataclasses.fields(options_class)}
+        self.passes_on = {field.name for field in dataclasses.fields(passes_on)} if passes_on else set()
+        self.passed_on: dict[str, Any] = {}
+        # Config files may use any of an option's names.
+        self.names = {**(aliases(passes_on) if passes_on else {}), **aliases(options_class)}
+        self.default_config = default_config
+        self.origins: dict[str, str] = {}
+        super().__init__(
+            options_class,
+            description=description,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+            prog=prog,
+        )
+        for action in self._actions:
+            if action.type is not None and action.dest in self.fields:
+                action.type = _value_type(action.type, self._takes_none(action.dest))
+            if action.option_strings and action.option_strings[0].startswith("--no_"):
+                action.help = f"not --{action.dest}"
+        required = [" ".join([*a.option_strings[:1], a.dest.upper()]) for a in self._actions if a.required]
+        self.usage = " ".join(["%(prog)s", *required, "[options]"])
+
+    def _add_dataclass_arguments(self, dtype: type) -> None:
+        """Add the groups in their order, then the options, each to its own."""
+        titles = getattr(dtype, "GROUP_TITLES", {})
+        used = {field.name: declared(dtype, field, "group") or OTHER for field in dataclasses.fields(dtype)}
+        first, last = (MODEL, DATA, TRAINING, MEMORY, ADAPTERS, SEARCHING), (PLACES, SLURM, OTHER, OPTUNA)
+        between = [group for group in dict.fromkeys(used.values()) if group not in (*first, *last)]
+        groups = {
+            group: self.add_argument_group(titles.get(group, group))
+            for group in (*first, *between, *last)
+            if group in (*used.values(), OTHER)
+        }
+        groups[OTHER].add_argument("-h", "--help", action="help", help="show this help and end")
+        self.groups = {name: groups[group] for name, group in used.items()}
+        super()._add_dataclass_arguments(dtype)
+
+    @staticmethod
+    def _parse_dataclass_field(parser: Any, field: dataclasses.Field) -> None:
+        if field.metadata.get("positional"):
+            parser.add_argument(field.name, nargs="+", help=field.metadata["help"])
+            return
+        parser = parser.groups[field.name]
+        public = {key: value for key, value in field.metadata.items() if key not in OWN_METADATA}
+        plain = dataclasses.field(default=field.default, default_factory=field.default_factory, metadata=public)
+        plain.name, plain.type = field.name, json_object if field.type in (dict, dict | None) else field.type
+        HfArgumentParser._parse_dataclass_field(parser, plain)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the whole usage: two lines are enough for a mistyped option."""
+        raise UserError(f"{message}\nsee {self.prog} --help")
+
+    def parse(self, argv: list[str] | None = None, layers: Sequence[tuple[str, dict[str, Any]]] = ()) -> Any:
+        """Parse `argv` (default: the command line) into an instance of the options class.
+
+        Args:
+            argv: the arguments.
+            layers: where they come from and options, as if from config files given after all others.
+
+        Raises:
+            UserError: for anything that the user got wrong, in the command line or in a config file.
+        """
+        argv = list(sys.argv[1:] if argv is None else argv)
+        if not argv and not layers:
+            self._show_short_help()
+        argv, dotted = self._take_dotted(argv)
+        self._take_environment()
+        self._take_config(argv, layers)
+        if {"--print_config", "--print-config"} & set(argv):
+            for action in self._actions:
+                # What is missing is seen.
+                action.required = False
+        try:
+            namespace, unknown = self.parse_known_args(argv)
+        except ArgumentError as error:
+            self.error(str(error))
+        for token in unknown:
+            if token.startswith("-"):
+                self.error(f"unknown option {token.split('=')[0]}{self._nearest_option(token)}")
+            self.error(f"unexpected value {token!r}")
+        values = {name: getattr(namespace, name) for name in self.fields}
+        for (name, *keys), value in dotted:
+            values[name] = merge(values[name] or {}, nested(keys, value))
+        if values.get("print_config"):
+            print("\n".join(self._explain(values, argv, dotted)))
+            raise SystemExit(0)
+        self._check_bounds(values)
+        for name, field in self.fields.items():
+            values[name] = _resolve(values[name], field)
+        return self.dataclass_types[0](**values)
+
+    def _show_short_help(self) -> None:
+        """Show what the script is for, with examples, if it cannot run without arguments; ends the process."""
+        given = read_config(self.default_config) if self.default_config.is_file() else {}
+        wanted = [action for action in self._actions if action.required and action.dest not in given]
+        if not wanted:
+            return
+        lines = [f"usage: {self.usage % {'prog': self.prog}}", "", (self.description or "").strip(), ""]
+        for action in wanted:
+            lines.append(f"  {' '.join([*action.option_strings[:1], action.dest.upper()]):28} {action.help}")
+        print("\n".join([*lines, "", f"{self.prog} --help lists all options"]), file=sys.stderr)
+        raise SystemExit(2)
+
+    def _explain(self, values: dict[str, Any], argv: list[str], dotted: list[tuple[list[str], Any]]) -> Iterator[str]:
+        """Yield a line per value: the value as YAML, and as a comment where it comes from."""
+        heads = {token.partition("=")[0] for token in argv}
+        given = {action.dest for action in self._actions if heads & set(action.option_strings)}
+        given |= {".".join(keys) for keys, _ in dotted}
+        for name in self.fields:
+            if name in ("config", "print_config"):
+                continue
+            for path, value in _leaves(name, values[name]):
+                origin = "command line" if {name, path} & given else self.origins.get(path, "default")
+                shown = "***" if name == "token" and value else json.dumps(value, ensure_ascii=False)
+                yield f"{path}: {shown}  # {origin}"
+
+    def _nearest_option(self, token: str) -> str:
+        name = token.lstrip("-").split("=")[0].split(".")[0].replace("-", "_")
+        close = nearest(name, self.fields)
+        return close.replace("mean '", "mean '--") if "did you mean" in close else ""
+
+    def _takes_none(self, name: str) -> bool:
+        return type(None) in typing.get_args(self.fields[name].type)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if value is not None:
+            super()._check_value(action, value)
+
+    def _is_shared(self, name: str) -> bool:
+        return self.fields[name].metadata.get("shared", True)
+
+    def _is_dict(self, name: str) -> bool:
+        return name in self.fields and self.fields[name].type in (dict, dict | None)
+
+    def _take_dotted(self, argv: list[str]) -> tuple[list[str], list[tuple[list[str], Any]]]:
+        """Split ``--name.key value ...`` off the command line."""
+        rest, dotted, i = [], [], 0
+        while i < len(argv):
+            token, i = argv[i], i + 1
+            head, has_value, inline = token.partition("=")
+            if not head.startswith("--") or "." not in head:
+                rest.append(token)
+                continue
+            name, *keys = head[2:].split(".")
+            name = name.replace("-", "_")
+            if not self._is_dict(name):
+                if name in self.fields:
+                    self.error(f"--{name} takes no dotted keys: {head}")
+                self.error(f"unknown option {head}{self._nearest_option(head)}")
+            if not all(keys):
+                self.error(f"empty key in {head}")
+            values = [inline] if has_value else []
+            while not has_value and i < len(argv) and not argv[i].startswith("--"):
+                values.append(argv[i])
+                i += 1
+            parsed = [scalar(value) for value in values]
+            dotted.append(([name, *keys], True if not parsed else parsed[0] if len(parsed) == 1 else parsed))
+        return rest, dotted
+
+    def _take_environment(self) -> None:
+        for name, field in self.fields.items():
+            variable = field.metadata.get("env")
+            if variable and os.environ.get(variable):
+                self._set_default(name, os.environ[variable], f"environment variable {variable}")
+
+    def _take_config(self, argv: list[str], layers: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        if self.default_config.is_file():
+            for key, value in read_config(self.default_config).items():
+                name = key.replace("-", "_")
+                if name in self.fields and name != "config" and self._is_shared(name):
+                    self._set_default(name, value, str(self.default_config))
+        for origin, content in (*((path, read_config(Path(path))) for path in self._config_paths(argv)), *layers):
+            for key, value in content.items():
+                name = self.names.get(key.replace("-", "_"), key.replace("-", "_"))
+                if name in self.passes_on and (name not in self.fields or not self._is_shared(name)):
+                    self.passed_on = merge(self.passed_on, {name: value})
+                elif name not in self.fields or name == "config":
+                    raise UserError(f"{origin}: unknown key {key!r}{nearest(name, {*self.fields, *self.passes_on})}")
+                else:
+                    self._set_default(name, value, origin)
+
+    def _config_paths(self, argv: list[str]) -> list[str]:
+        """Find the config files on a command line whose other options have not been read yet."""
+        if "config" not in self.fields:
+            return []
+        if self.fields["config"].metadata.get("positional"):
+            # What is required may come from the files.
+            required = [action for action in self._actions if action.required and action.dest != "config"]
+            for action in required:
+                action.required = False
+            try:
+                paths = self.parse_known_args(argv)[0].config
+            except ArgumentError as error:
+                self.error(str(error))
+            for action in required:
+                action.required = True
+            return paths
+        paths, reading = [], False
+        for token in argv:
+            if token == "--config":
+                reading = True
+            elif token.startswith("--config="):
+                paths.append(token.partition("=")[2])
+            elif token.startswith("--"):
+                reading = False
+            elif reading:
+                paths.append(token)
+        return paths
+
+    def _set_default(self, name: str, value: Any, origin: str) -> None:
+        """Make `value` the default of an option after the checks that argparse would make."""
+        action = next(action for action in self._actions if action.dest == name)
+        self.origins |= {path: origin for path, _ in _leaves(name, value)}
+        if isinstance(value, dict):
+            if not self._is_dict(name):
+                raise UserError(f"{origin}: {name} takes no keys below it, got {value!r}")
+            value = merge(action.default or {}, value)
+        elif value is not None:
+            several = isinstance(value, list)
+            if several and action.nargs != "+":
+                raise UserError(f"{origin}: {name} takes one value, got {value!r}")
+            try:
+                checked = [self._get_values_checked(action, item) for item in (value if several else [value])]
+            except ArgumentError as error:
+                raise UserError(f"{origin}: {name}: {error.message}") from None
+            value = checked if action.nargs == "+" else checked[0]
+        action.default, action.required = value, False
+
+    def _get_values_checked(self, action: argparse.Action, item: Any) -> Any:
+        value = self._get_value(action, str(item))
+        self._check_value(action, value)
+        return value
+
+    def _check_bounds(self, values: dict[str, Any]) -> None:
+        tests = {
+            "minimum": ("at least", lambda value, bound: value >= bound),
+            "maximum": ("at most", lambda value, bound: value <= bound),
+            "above": ("above", lambda value, bound: value > bound),
+            "below": ("below", lambda value, bound: value < bound),
+        }
+        for name, field in self.fields.items():
+            for kind, (words, holds) in tests.items():
+                bound = field.metadata.get(kind)
+                if bound is not None and values[name] is not None and not holds(values[name], bound):
+                    self.error(f"--{name} must be {words} {bound}, got {values[name]}")
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted names and the values of what is in a value."""
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from _leaves(f"{path}.{key}", below)
+    else:
+        yield path, value
+
+
+def parse_options(options_class: type, description: str) -> Any:
+    """Parse the command line of a script; ``--help`` and mistakes end the process as argparse would."""
+    return OptionParser(options_class, description=description).parse()
+
+
+def _value_type(convert: Callable[[str], Any], takes_none: bool) -> Callable[[str], Any]:
+    """Return a converter that takes quotes off, and ``None`` for no value where that is one."""
+
+    @functools.wraps(convert)
+    def typed(text: Any) -> Any:
+        if not isinstance(text, str):
+            return convert(text)
+        return None if takes_none and text == "None" else convert(unquoted(text))
+
+    return typed
+
+
+def _resolve(value: Any, field: dataclasses.Field) -> Any:
+    objects: Objects | None = field.metadata.get("imports")
+    if (objects is None and not isinstance(value, dict)) or (objects is not None and objects.late):
+        # What looks like an import is a file name or another text there.
+        return value
+    return resolve_objects(value, objects, f"--{field.name}")

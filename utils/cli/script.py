@@ -1,0 +1,57 @@
+"""How a script ends: errors as one or two lines on stderr, and an exit status."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from utils.errors import Interrupted, RunFailure, UserError
+from utils.runs.distributed import end_process, is_main_process, let_the_first_speak
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+def run_script(main: Callable[[], int | None], script: str | None = None) -> NoReturn:
+    """Run a script's `main` and turn every outcome into an exit status and at most two lines on stderr.
+
+    Tracebacks are shown only with ``--debug``. Exit status: what `main` returns (None is 0), 2 for a
+    `UserError`, 1 for any other failure, 128 + signal number when a signal ended the run.
+
+    Args:
+        main: the script.
+        script: what messages call it; None is the file's name.
+    """
+    script = script or Path(sys.argv[0]).name
+    debug = "--debug" in sys.argv
+    try:
+        status = main() or 0
+    except UserError as error:
+        let_the_first_speak()
+        status = _report(script, str(error), EXIT_USAGE, debug)
+    except (RunFailure, OSError) as error:
+        status = _report(script, str(error), EXIT_FAILURE, debug)
+    except Interrupted as stop:
+        status = _report(script, str(stop), 128 + stop.signum, debug, word="stopped")
+    except KeyboardInterrupt:
+        status = _report(script, "interrupted from the keyboard", 128 + signal.SIGINT, debug, word="stopped")
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        message = f"{type(error).__name__}: {lines[0] if lines else ''} (--debug shows the traceback)"
+        status = _report(script, message, EXIT_FAILURE, debug)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        end_process(status)
+    sys.exit(status)
+
+
+def _report(script: str, message: str, status: int, debug: bool, word: str = "error") -> int:
+    if debug:
+        traceback.print_exc()
+    if is_main_process() or status in (EXIT_FAILURE, EXIT_USAGE):
+        if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+            word = f"\033[1;31m{word}\033[0m"
+        print(f"{script}: {word}: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,379 @@
+"""The language database, config/language-database.json: the datasets of every language, by task.
+
+    {"russian": {"sentiment": {"reviews": {
+        "dataset": "data/russian",           // a folder of splits, a file with {split} in its name, an id of the hub
+        "train_features": ["review"],        // columns with the text; several are joined
+        "eval_feature": "rating",            // column with the label
+        "splits": ["train", "test"],         // to train on, to evaluate on
+        "task_type": "classification",
+        "classes": 3}}}}                     // number of labels, checked against the data
+
+Datasets of the hub may also have a "subset" and a "revision", tables without a header "columns" (their names), integer
+labels "label_names" (in the order of the numbers), several columns of text a "separator" other than the tokenizer's.
+Paths are relative to the database's file.
+
+    python -m utils.data.language_database        # reads every dataset (fetching those of the hub) and lists them
+
+checks a database before anything is trained on it.
+"""
+
+import hashlib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from utils import PROJECT
+from utils.cli.config_files import read_config
+from utils.cli.options import CommonOptions, option
+from utils.cli.parser import parse_options
+from utils.cli.script import run_script
+from utils.data.dataset_files import SPLIT_FIELD, DatasetSource, load_split
+from utils.data.hub import local_or_hub
+from utils.errors import RunFailure, UserError, nearest
+from utils.runs.layout import check_lang
+
+if TYPE_CHECKING:
+    import datasets
+
+DEFAULT_DATABASE = PROJECT / "config" / "language-database.json"
+REQUIRED = ("dataset", "train_features", "eval_feature", "splits", "task_type", "classes")
+HUB_KEYS = ("subset", "revision")
+OPTIONAL = (*HUB_KEYS, "columns", "label_names", "separator")
+TASK_TYPES = ("classification",)
+PHONEMES = "-phoneme"
+ModelType = Literal["normal", "ipa"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One dataset of the database: `where` is its place there, `splits` are for training and for evaluation."""
+
+    where: str
+    name: str
+    source: DatasetSource
+    train_features: list[str]
+    eval_feature: str
+    splits: list[str]
+    classes: int
+    label_names: list[str] | None = None
+    separator: str | None = None
+
+    def split(self, purpose: str) -> str:
+        """Return the name that the dataset has for "train" or "test"."""
+        return self.splits[0 if purpose == "train" else 1]
+
+
+def read_database(path: str | Path | None = None) -> dict[str, dict[str, dict[str, Entry]]]:
+    """Read the database: language -> task -> dataset name -> entry.
+
+    Args:
+        path: of the file, JSON with or without comments or YAML; None is config/language-database.json.
+
+    Raises:
+        UserError: with the path of the key that is wrong.
+    """
+    file = Path(path or DEFAULT_DATABASE)
+    database: dict[str, dict[str, dict[str, Entry]]] = {}
+    for language, tasks in read_config(file).items():
+        try:
+            check_lang(language)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+        for task, entries in _mapping(file, language, tasks).items():
+            for name, content in _mapping(file, f"{language}.{task}", entries).items():
+                where = f"{language}.{task}.{name}"
+                entry = _entry(file, where, name, _mapping(file, where, content))
+                database.setdefault(language, {}).setdefault(task, {})[name] = entry
+    return database
+
+
+def _mapping(file: Path, where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        raise UserError(f"{file}: {where}: expected an object, got {value!r}")
+    return value
+
+
+def _entry(file: Path, where: str, name: str, content: dict[str, Any]) -> Entry:
+    for key in content:
+        if key not in (*REQUIRED, *OPTIONAL):
+            raise UserError(f"{file}: {where}.{key}: unknown key{nearest(key, (*REQUIRED, *OPTIONAL))}")
+    for key in REQUIRED:
+        if key not in content:
+            raise UserError(f"{file}: {where}.{key} is missing")
+
+    def check(key: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise UserError(f"{file}: {where}.{key}: expected {expected}, got {content[key]!r}")
+
+    for key in ("dataset", "eval_feature", "separator", *HUB_KEYS):
+        check(key, key not in content or _is_name(content[key]), "a string")
+    for key in ("columns", "label_names"):
+        check(key, key not in content or _are_names(content[key]), "a list of different names")
+    features, splits = content["train_features"], content["splits"]
+    check("train_features", _are_names(features) and len(features) > 0, "a list of different columns")
+    check("train_features", content["eval_feature"] not in features, "columns other than the label's")
+    check("splits", _are_names(splits) and len(splits) == 2, "two different splits, to train and to evaluate on")
+    check("task_type", content["task_type"] in TASK_TYPES, f"one of {', '.join(TASK_TYPES)}")
+    check("classes", type(content["classes"]) is int and content["classes"] > 1, "a whole number above 1")
+    # A file with a split in its name is not there under that name.
+    dataset = content["dataset"]
+    place = str((file.parent / dataset).resolve()) if SPLIT_FIELD in dataset else local_or_hub(file, dataset)
+    columns = tuple(content["columns"]) if "columns" in content else None
+    source = DatasetSource(place, content.get("subset"), content.get("revision"), columns)
+    if source.is_local and set(content) & set(HUB_KEYS):
+        raise UserError(f"{file}: {where}: subset and revision are for datasets of the hub, {dataset} is a local one")
+    names, separator = content.get("label_names"), content.get("separator")
+    check("label_names", names is None or len(names) == content["classes"], "as many names as there are classes")
+    return Entry(where, name, source, features, content["eval_feature"], splits, content["classes"], names, separator)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_name, value)) and len(set(value)) == len(value)
+
+
+def open_task(
+    task: str,
+    langs: list[str] | None = None,
+    *,
+    names: list[str] | None = None,
+    model_type: ModelType = "normal",
+    path: str | Path | None = None,
+) -> "TaskData":
+    """Find the datasets of a task.
+
+    Args:
+        task: as the database calls it.
+        langs: languages that must have it; None is all that do.
+        names: of datasets, for languages that have several.
+        model_type: "ipa" takes the columns FEATURE-phoneme.
+        path: of the database, see `read_database`.
+
+    Raises:
+        UserError: if the task, a language or a dataset is not in the database, or a choice is needed.
+    """
+    database, file = read_database(path), Path(path or DEFAULT_DATABASE)
+    having = sorted(lang for lang in database if task in database[lang])
+    if not having:
+        known = {task for tasks in database.values() for task in tasks}
+        raise UserError(f"{file}: no language has the task {task!r}{nearest(task, known)}")
+    for lang in langs or []:
+        if lang not in having:
+            reason = f"has no task {task!r}" if lang in database else "is not in the database"
+            raise UserError(f"{file}: language {lang!r} {reason}{nearest(lang, having)}")
+    entries = {}
+    for lang in langs or having:
+        known = database[lang][task]
+        chosen = [name for name in known if names is None or name in names]
+        if not chosen and langs is None:
+            continue
+        if len(chosen) != 1:
+            choice = "several datasets" if chosen else f"no dataset {' or '.join(names or [])}"
+            raise UserError(f"{file}: {lang}.{task} has {choice}; choose with --dataset, of: {', '.join(known)}")
+        entries[lang] = known[chosen[0]]
+    return TaskData(file, task, entries, model_type)
+
+
+@dataclass
+class Split:
+    """What one split of a dataset holds: a tuple of texts (one per column) and the name of a label for every row.
+
+    `class_names` are those of a ClassLabel, None for labels that are integers or strings.
+    """
+
+    columns: list[str]
+    texts: list[tuple[str, ...]]
+    labels: list[str]
+    class_names: list[str] | None
+
+
+@dataclass
+class TaskData:
+    """The datasets of one task; what a register corpus is for registers, see `utils.data.corpus_load.Corpus`."""
+
+    file: Path
+    task: str
+    entries: dict[str, Entry]
+    model_type: ModelType
+    _splits: dict[tuple[str, str], Split] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Where the texts come from, for run.json."""
+        return f"{self.file}: {self.task}"
+
+    def languages(self, split: str) -> list[str]:
+        """Return the languages of the task, sorted; they are the same for both splits."""
+        return sorted(self.entries)
+
+    def require(self, split: str, langs: list[str]) -> None:
+        """Raise a `UserError` unless these languages have sound texts and labels in this split."""
+        for lang in langs:
+            self._read(split, lang)
+
+    def label_names(self, langs: list[str]) -> list[str]:
+        """Return the names of the labels that these languages share, in their order.
+
+        Integers are their own names; those of strings are sorted; a ClassLabel has its own order.
+
+        Raises:
+            UserError: if their number is not what the database says, or languages differ.
+        """
+        names = {lang: self._label_names(lang) for lang in langs}
+        first = langs[0]
+        for lang in langs[1:]:
+            if len(names[lang]) != len(names[first]):
+                raise UserError(
+                    f"{self.file}: {self.task} has {len(names[first])} classes in {first} and {len(names[lang])} "
+                    f"in {lang}; one model cannot learn both"
+                )
+            if names[lang] != names[first]:
+                raise UserError(
+                    f"{self.file}: {self.task} has the labels {', '.join(names[first])} in {first}, "
+                    f"{', '.join(names[lang])} in {lang}; name them alike"
+                )
+        return names[first]
+
+    def load(self, split: str, lang: str, separator: str) -> "datasets.Dataset":
+        """Load one language as a dataset with the columns text, label (index into `label_names([lang])`) and lang.
+
+        Args:
+            split: "train" or "test".
+            lang: the language.
+            separator: put between the texts of several columns, unless the database has its own.
+        """
+        import datasets
+
+        separator = self._entry(lang).separator or separator
+        read = self._read(split, lang)
+        index = {value: number for number, value in enumerate(self._label_values(lang))}
+        return datasets.Dataset.from_dict(
+            {
+                "text": [separator.join(texts) for texts in read.texts],
+                "label": [index[name] for name in read.labels],
+                "lang": [lang] * len(read.labels),
+            }
+        )
+
+    def provenance(self, split: str, langs: list[str]) -> list[dict[str, Any]]:
+        """Return for run.json where the texts of these languages are, and the SHA-256 of texts and labels."""
+        return [self._provenance(split, lang) for lang in langs]
+
+    def _provenance(self, split: str, lang: str) -> dict[str, Any]:
+        read, entry, digest = self._read(split, lang), self._entry(lang), hashlib.sha256()
+        for texts, label in zip(read.texts, read.labels, strict=True):
+            for value in (*texts, label):
+                encoded = value.encode("utf-8", "surrogatepass")
+                digest.update(len(encoded).to_bytes(8, "little") + encoded)
+        place = {"dataset": entry.source.name, "name": entry.name, "split": entry.split(split)}
+        return place | {"columns": [*read.columns, entry.eval_feature], "sha256": digest.hexdigest()}
+
+    def _entry(self, lang: str) -> Entry:
+        if lang not in self.entries:
+            raise UserError(f"{self.file}: {lang!r} has no {self.task}{nearest(lang, self.entries)}")
+        return self.entries[lang]
+
+    def _label_names(self, lang: str) -> list[str]:
+        entry, values = self._entry(lang), self._label_values(lang)
+        if entry.label_names and self._read("train", lang).class_names is None:
+            return entry.label_names
+        return values
+
+    def _label_values(self, lang: str) -> list[str]:
+        """Return the different labels of a language as they stand in its data, in their order."""
+        entry = self._entry(lang)
+        found = {label for split in ("train", "test") for label in self._read(split, lang).labels}
+        names = self._read("train", lang).class_names
+        if names is None:
+            numbers = all(name.removeprefix("-").isdecimal() for name in found)
+            names = sorted(found, key=int) if numbers else sorted(found)
+        if not found <= set(names):
+            strange = ", ".join(sorted(found - set(names))[:10])
+            raise UserError(f"{self.file}: {entry.where}: the splits differ in their labels: {strange} is not in both")
+        if len(names) != entry.classes:
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise UserError(
+                f"{self.file}: {entry.where}.classes: {entry.classes}, but the data have {len(names)} labels: {shown}"
+            )
+        return names
+
+    def _read(self, split: str, lang: str) -> Split:
+        """Read a split of a language, once."""
+        if (split, lang) not in self._splits:
+            entry = self._entry(lang)
+            try:
+                self._splits[split, lang] = self._read_anew(entry, entry.split(split), lang)
+            except (UserError, RunFailure) as error:
+                raise type(error)(f"{self.file}: {entry.where}: {error}") from error
+        return self._splits[split, lang]
+
+    def _read_anew(self, entry: Entry, split: str, lang: str) -> Split:
+        import datasets
+
+        dataset = load_split(entry.source, split)
+        columns = [name + PHONEMES * (self.model_type == "ipa") for name in entry.train_features]
+        for column in (*columns, entry.eval_feature):
+            if column not in dataset.column_names:
+                advice = nearest(column, dataset.column_names)
+                if column.endswith(PHONEMES):
+                    advice = f"; python -m utils.data.transcribe --task {self.task} --langs {lang} makes it"
+                raise UserError(f"split {split}: no column {column!r}{advice}")
+        feature = dataset.features[entry.eval_feature]
+        names = feature.names if isinstance(feature, datasets.ClassLabel) else None
+        texts = list(zip(*(dataset[column][:] for column in columns), strict=True))
+        for row, values in enumerate(texts, 1):
+            if not all(isinstance(value, str) for value in values):
+                raise UserError(f"split {split}, row {row}: expected texts in {', '.join(columns)}, got {values}")
+        labels = [_label_name(value, names) for value in dataset[entry.eval_feature][:]]
+        if None in labels:
+            row = labels.index(None)
+            value = dataset[entry.eval_feature][row]
+            raise UserError(f"split {split}, row {row + 1}: {value!r} in {entry.eval_feature!r} is not a label")
+        return Split(columns, texts, labels, names)
+
+
+def _label_name(value: Any, class_names: list[str] | None) -> str | None:
+    """Return the name of a label, None for what is none."""
+    if class_names is not None:
+        return class_names[value] if value is not None and 0 <= value < len(class_names) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, (int, str)) and value != "" else None
+
+
+@dataclass(kw_only=True)
+class DatabaseOptions(CommonOptions):
+    """The options of ``python -m utils.data.language_database``."""
+
+    language_database: str | None = option(
+        None, "the language database; without it config/language-database.json", metavar="FILE"
+    )
+    task: str | None = option(None, "this task only")
+
+
+def main() -> int:
+    """List the datasets of the database; returns 1 if one of them cannot be used."""
+    options = parse_options(DatabaseOptions, __doc__)
+    database, failed = read_database(options.language_database), 0
+    print(f"{'dataset':40} {'train':>8} {'evaluate':>8}  labels")
+    for lang, tasks in database.items():
+        for task, entries in tasks.items():
+            for name, entry in entries.items() if options.task in (None, task) else ():
+                data = open_task(task, [lang], names=[name], path=options.language_database)
+                try:
+                    labels = ", ".join(data.label_names([lang]))
+                    sizes = [len(data.load(split, lang, " ")) for split in ("train", "test")]
+                except (UserError, RunFailure) as error:
+                    failed += 1
+                    print(f"{entry.where}: error: {error}", file=sys.stderr)
+                else:
+                    print(f"{entry.where:40} {sizes[0]:8,} {sizes[1]:8,}  {labels}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_script(main)

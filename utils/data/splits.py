@@ -1,0 +1,172 @@
+"""Which texts are trained on and which validate: mixes of languages, stratified splits.
+
+Everything here chooses row numbers and is a pure function of the data and the seed, so that every process
+of a run finds the same split and a text never parts from its label.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.data.tokenization import tokenize
+from utils.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class TrainingData:
+    """Tokenized training and validation texts with the columns input_ids, length, label and lang."""
+
+    train: "datasets.Dataset"
+    validation: "datasets.Dataset"
+
+
+def prepare_training_data(
+    languages: "dict[str, datasets.Dataset]",
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    max_length: int,
+    cache_dir: Path,
+    mix: str,
+    mix_exponent: float,
+    validation_size: float,
+    max_train_texts: int | None,
+    seed: int,
+) -> TrainingData:
+    """Tokenize whole languages (so that every mix shares the cache), mix them, split off the validation part.
+
+    Args:
+        languages: one dataset per language with the columns text, label and lang.
+        tokenizer: the model's tokenizer.
+        max_length: in tokens.
+        cache_dir: folder of tokenized texts.
+        mix: see `mix_languages`.
+        mix_exponent: see `mix_languages`.
+        validation_size: see `split_validation`.
+        max_train_texts: see `split_rows`.
+        seed: of every choice.
+    """
+    import datasets
+
+    sizes = {lang: len(dataset) for lang, dataset in languages.items()}
+    rows = mix_languages(sizes, mix, mix_exponent, seed)
+    parts = [tokenize(languages[x], tokenizer, max_length, cache_dir).select(rows[x]) for x in languages]
+    mixed = datasets.concatenate_datasets(parts)
+    labels, langs = np.array(mixed["label"]), np.array(mixed["lang"])
+    train_rows, validation_rows = split_rows(labels, langs, validation_size, max_train_texts, seed)
+    return TrainingData(mixed.select(train_rows), mixed.select(validation_rows))
+
+
+def mix_languages(sizes: dict[str, int], mix: str, exponent: float, seed: int) -> dict[str, np.ndarray]:
+    """Choose which rows of each language are trained on, without repeating any.
+
+    Args:
+        sizes: number of rows per language.
+        mix: "equal" (as many of each as the smallest has), "all", or "temperature": shares proportional to
+            ``size ** exponent`` (the sampling of Conneau et al. 2020, XLM-R, section 3.1), as many as
+            possible, so that exponent 1 is "all" and 0 is "equal".
+        exponent: between 0 and 1.
+        seed: seed of the choice; the rows of a language do not depend on the other languages' rows.
+
+    Returns:
+        Sorted row numbers per language.
+    """
+    if mix == "all":
+        exponent = 1.0
+    elif mix == "equal":
+        exponent = 0.0
+    shares = {lang: size**exponent for lang, size in sizes.items()}
+    scale = min(sizes[lang] / shares[lang] for lang in sizes)
+    chosen = {}
+    for lang, size in sizes.items():
+        count = max(1, min(size, int(scale * shares[lang] + 1e-9)))
+        chosen[lang] = np.sort(_generator(seed, "mix", lang).permutation(size)[:count])
+    return chosen
+
+
+def split_rows(
+    labels: np.ndarray, langs: np.ndarray, validation_size: float, max_train_texts: int | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the training rows and the validation rows of mixed languages, sorted.
+
+    Args:
+        labels: label of every row, shape [n].
+        langs: language of every row, shape [n].
+        validation_size: see `split_validation`.
+        max_train_texts: at most so many training texts are kept, their registers in proportion; the
+            validation part is not touched. None keeps all.
+        seed: of every choice.
+    """
+    train_rows, validation_rows = split_validation(labels, langs, validation_size, seed)
+    if max_train_texts is not None:
+        train_rows = train_rows[subsample(labels[train_rows], max_train_texts, seed)]
+    return train_rows, validation_rows
+
+
+def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split row numbers into training and validation rows, stratified by label and group.
+
+    A pure function of its arguments, so every process finds the same split. Each stratum gives its share,
+    rounded so that the total is exact; a stratum of one text stays in training.
+
+    Args:
+        labels: label of every row, shape [n].
+        groups: a second stratum (the language) of every row, shape [n].
+        share: part of the rows for validation, above 0 and below 1; or their number, from 1 on.
+        seed: seed of the choice.
+
+    Returns:
+        Sorted training rows and sorted validation rows.
+
+    Raises:
+        UserError: if no row is left for validation, or for training.
+    """
+    if share >= 1:
+        if share != int(share):
+            raise UserError(f"--validation_size {share:g}: expected a part below 1 or a whole number of texts")
+        if share >= len(labels):
+            raise UserError(f"--validation_size {share:g}: there are {len(labels):,} texts in all")
+        share /= len(labels)
+    strata: dict[tuple[str, int], np.ndarray] = {
+        (str(group), int(label)): np.flatnonzero((labels == label) & (groups == group))
+        for group in np.unique(groups)
+        for label in np.unique(labels)
+    }
+    strata = {key: rows for key, rows in strata.items() if len(rows)}
+    exact = {key: len(rows) * share for key, rows in strata.items()}
+    counts = {key: int(quota) for key, quota in exact.items()}
+    # Largest remainders first, as in seat allocation; ties go by the name of the stratum.
+    by_remainder = sorted(exact, key=lambda key: (counts[key] - exact[key], key))
+    for key in by_remainder:
+        if sum(counts.values()) >= round(len(labels) * share):
+            break
+        if counts[key] + 1 < len(strata[key]):
+            counts[key] += 1
+    validation = [_generator(seed, "validation", *key).permutation(rows)[: counts[key]] for key, rows in strata.items()]
+    validation = np.sort(np.concatenate(validation))
+    if not len(validation):
+        raise UserError(f"{len(labels)} texts are too few for a validation part of {share}")
+    return np.setdiff1d(np.arange(len(labels)), validation), validation
+
+
+def subsample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose `count` rows, stratified by label as far as possible; sorted row numbers."""
+    if count >= len(labels):
+        return np.arange(len(labels))
+    order = _generator(seed, "subsample").permutation(len(labels))
+    # Position of every row within its own label, in [0, 1): the lowest positions keep the proportions.
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = order[labels[order] == label]
+        position[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.sort(order[np.argsort(position[order], kind="stable")[:count]])
+
+
+def _generator(seed: int, *names: object) -> np.random.Generator:
+    """A generator for one purpose: seeded by the seed and the names' bytes, never by hash()."""
+    return np.random.default_rng([seed, *"/".join(map(str, names)).encode()])

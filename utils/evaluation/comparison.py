@@ -1,0 +1,153 @@
+"""Comparisons of runs on the same texts: `post_eval.py --compare`."""
+
+import itertools
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.errors import UserError, nearest
+from utils.evaluation.metrics import METRICS
+from utils.evaluation.results import RunResults, load_predictions, load_run, order_langs
+from utils.evaluation.significance import (
+    RESAMPLES,
+    PairedTexts,
+    approximate_randomisation,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+)
+from utils.runs.layout import check_lang, check_model_name
+
+# File systems take 255 bytes.
+LONGEST_NAME = 180
+TESTS = ("p_bootstrap", "p_randomisation", "p_mcnemar")
+
+
+def find_runs(base_dir: Path, names: list[str]) -> list[RunResults]:
+    """Return the runs of these names, ``[SUBFOLDER/]MODEL-LANGS``.
+
+    Raises:
+        UserError: if there are fewer than two, one has no results, or a name leads out of the folder.
+    """
+    if len(set(names)) < 2:
+        raise UserError(f"--compare wants at least two different runs, got {' '.join(names)}")
+    runs = []
+    for name in dict.fromkeys(names):
+        for part in Path(name).parts or (name,):
+            check_model_name(part)
+        run = load_run(base_dir / name)
+        if run is None:
+            known = [path.parent.relative_to(base_dir).as_posix() for path in base_dir.rglob("eval")]
+            raise UserError(f"--compare: no results in {base_dir / name}{nearest(name, known)}")
+        runs.append(run)
+    return runs
+
+
+def comparison_file(names: list[str]) -> str:
+    """Return the name of the table that compares these runs."""
+    joined = "_".join(name.replace("/", ".") for name in dict.fromkeys(names))
+    if len(joined) > LONGEST_NAME:
+        joined = f"{joined[:LONGEST_NAME]}_{zlib.crc32(joined.encode()):08x}"
+    return f"comparison_{joined}.csv"
+
+
+def compare(base_dir: Path, names: list[str], seed: int, resamples: int = RESAMPLES) -> list[dict[str, Any]]:
+    """Compare every two of these runs on every language that both were evaluated on.
+
+    Holm's correction is over all pairs and languages, for each metric and test by itself.
+
+    Args:
+        base_dir: folder with the results.
+        names: of the runs, ``[SUBFOLDER/]MODEL-LANGS``.
+        seed: of the resampling.
+        resamples: of either test.
+
+    Returns:
+        A row per pair, language and metric: both values, the difference (second minus first) with its
+        interval, p-values as they are and corrected (``_holm``). McNemar's test is about accuracy alone.
+
+    Raises:
+        UserError: if runs are missing, share no language, or were evaluated on different texts.
+    """
+    runs = dict(zip(dict.fromkeys(names), find_runs(base_dir, names), strict=True))
+    rows = []
+    for first, second in itertools.combinations(runs, 2):
+        langs = [x for x in order_langs(runs[first], list(runs[first].evaluations)) if x in runs[second].evaluations]
+        if not langs:
+            raise UserError(f"--compare: {first} and {second} were evaluated on no language together")
+        for lang in langs:
+            rows += _compare_on(runs[first], runs[second], (first, second), check_lang(lang), seed, resamples)
+    for metric, test in itertools.product(METRICS, TESTS):
+        same = [row for row in rows if row["metric"] == metric and row[test] is not None]
+        for row, corrected in zip(same, holm([row[test] for row in same]), strict=True):
+            row[f"{test}_holm"] = corrected
+    return rows
+
+
+def _compare_on(
+    first: RunResults, second: RunResults, names: tuple[str, str], lang: str, seed: int, resamples: int
+) -> list[dict[str, Any]]:
+    texts = paired_texts(first, second, names, lang)
+    values = texts.observed()
+    bootstrap = paired_bootstrap(texts, seed, resamples)
+    randomisation = approximate_randomisation(texts, seed, resamples)
+    return [
+        {
+            "first": names[0],
+            "second": names[1],
+            "eval_lang": lang,
+            "num_texts": texts.count,
+            "metric": metric,
+            "first_value": values[0][metric],
+            "second_value": values[1][metric],
+            **{key: bootstrap[metric][key] for key in ("difference", "low", "high")},
+            "p_bootstrap": bootstrap[metric]["p"],
+            "p_randomisation": randomisation[metric],
+            "p_mcnemar": mcnemar(texts) if metric == "accuracy" else None,
+            **{f"{test}_holm": None for test in TESTS},
+        }
+        for metric in METRICS
+    ]
+
+
+def paired_texts(first: RunResults, second: RunResults, names: tuple[str, str], lang: str) -> PairedTexts:
+    """Return the predictions of two runs on the texts of one language.
+
+    Raises:
+        UserError: if the texts are not the same: another file, another number, other true labels.
+    """
+    tables = [load_predictions(run.folder, lang) for run in (first, second)]
+    hashes = [run.evaluations[lang].get("data", {}).get("sha256") for run in (first, second)]
+    same = len(tables[0]) == len(tables[1]) and (tables[0]["true"] == tables[1]["true"]).all()
+    if not same or (None not in hashes and hashes[0] != hashes[1]):
+        raise UserError(
+            f"--compare: {names[0]} and {names[1]} were evaluated on different {lang} texts; "
+            "evaluate both on the same with evaluate.py --force"
+        )
+    registers = sorted({x for table in tables for column in ("true", "predicted") for x in table[column].unique()})
+    place = {register: index for index, register in enumerate(registers)}
+    labels, *predictions = (
+        np.array(column.map(place)) for column in (tables[0]["true"], *(table["predicted"] for table in tables))
+    )
+    return PairedTexts(labels, *predictions, len(registers))
+
+
+def describe(rows: list[dict[str, Any]], metric: str = "macro_f1") -> str:
+    """Return the comparisons for people to read: one metric by randomisation, accuracy by McNemar's test."""
+    lines = []
+    count = len({(row["first"], row["second"], row["eval_lang"]) for row in rows})
+    for pair in dict.fromkeys((row["first"], row["second"]) for row in rows):
+        lines.append(f"{pair[1]} against {pair[0]} (p after Holm's correction for {count} comparisons)")
+        for name, test in ((metric, "p_randomisation"), ("accuracy", "p_mcnemar")):
+            lines.append(f"  {name}, {'approximate randomisation' if name == metric else 'McNemar'}")
+            for row in rows:
+                if (row["first"], row["second"], row["metric"]) == (*pair, name):
+                    p = row[f"{test}_holm"]
+                    lines.append(
+                        f"    {row['eval_lang']:8} {row['num_texts']:>7,} texts  {row['first_value']:.3f} -> "
+                        f"{row['second_value']:.3f}  {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]  "
+                        f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{' *' if p < 0.05 else ''}"
+                    )
+    return "\n".join(lines)

@@ -1,0 +1,201 @@
+"""What an evaluation writes: eval/LANG.json and predictions/LANG.csv."""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from utils.data.delimited import write_rows
+from utils.errors import UserError
+from utils.evaluation.metrics import (
+    METRICS,
+    confidence_intervals,
+    confusion_matrix,
+    per_register_metrics,
+    summary_metrics,
+)
+from utils.runs.files import atomic_path, read_json, write_json
+from utils.runs.layout import RunLayout
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_evaluation(
+    layout: RunLayout,
+    lang: str,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    registers: list[str],
+    seconds: float,
+    seed: int,
+    task: str | None,
+    data: dict[str, Any],
+) -> dict[str, Any]:
+    """Write the results on one language; returns the content of eval/LANG.json.
+
+    Args:
+        layout: of the model's run.
+        lang: language of the texts.
+        labels: true labels, shape [n].
+        probabilities: of the registers, shape [n, number of registers].
+        registers: their names.
+        seconds: that the predictions took.
+        seed: of the resamples.
+        task: of the language database, None for registers.
+        data: where the texts are, and their hash.
+    """
+    predictions = probabilities.argmax(1)
+    matrix = confusion_matrix(labels, predictions, len(registers))
+    result = {
+        "model": layout.model_name,
+        "train_langs": layout.train_langs,
+        **({"task": task} if task else {}),
+        "eval_lang": lang,
+        "num_texts": len(labels),
+        **{name: float(value) for name, value in summary_metrics(matrix).items()},
+        "registers": registers,
+        "per_register": per_register_metrics(matrix, registers),
+        "confusion_matrix": matrix.tolist(),
+        "confidence_intervals": confidence_intervals(matrix, seed),
+        "seconds": round(seconds, 3),
+        "texts_per_second": len(labels) / seconds,
+        "data": data,
+    }
+    names = ("index", "true", "predicted")
+    rows = (
+        [index, registers[label], registers[prediction], *(f"{share:.8g}" for share in shares)]
+        for index, (label, prediction, shares) in enumerate(zip(labels, predictions, probabilities, strict=True))
+    )
+    path = layout.predictions_csv(lang)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        write_rows(file, itertools.chain([[*names, *registers]], rows))
+    write_json(layout.eval_json(lang), result)
+    return result
+
+
+REQUIRED = ("model", "train_langs", "eval_lang", "registers", "confusion_matrix", "per_register", *METRICS)
+
+
+@dataclass
+class RunResults:
+    """All evaluations of one trained model.
+
+    `evaluations` maps an evaluation language to the content of its eval/LANG.json; `train_registers` and
+    `validation_registers` count the texts that the model was trained on, empty where run.json is missing.
+    """
+
+    folder: Path
+    model: str
+    train_langs: str
+    evaluations: dict[str, dict[str, Any]]
+    train_registers: dict[str, int] = field(default_factory=dict)
+    validation_registers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The run's name, ``model-langs``."""
+        return f"{self.model}-{self.train_langs}"
+
+
+def load_results(base_dir: Path, required: bool = True) -> list[RunResults]:
+    """Load every evaluated run directly below a folder, sorted by model and training languages.
+
+    Args:
+        base_dir: the folder.
+        required: there must be one.
+
+    Raises:
+        UserError: if the folder is missing or holds no results though it must, or a file in it is damaged.
+    """
+    if not base_dir.is_dir():
+        raise UserError(f"the results folder {base_dir} does not exist; give it with --base_dir")
+    runs = [run for folder in sorted(base_dir.iterdir()) if (run := load_run(folder))]
+    if not runs and required:
+        raise UserError(
+            f"no evaluation results below {base_dir} (expected MODEL-LANGS/eval/LANG.json); run evaluate.py first"
+        )
+    return sorted(runs, key=lambda run: (run.model, run.train_langs))
+
+
+def load_run(folder: Path) -> RunResults | None:
+    """Load a run from its folder of results; None if it has not been evaluated.
+
+    Raises:
+        UserError: if a file is damaged.
+    """
+    files = sorted(path for path in (folder / "eval").glob("*.json") if not path.name.startswith("."))
+    if not files:
+        return None
+    evaluations = {}
+    for path in files:
+        content = read_json(path)
+        missing = [key for key in REQUIRED if not isinstance(content, dict) or key not in content]
+        if missing:
+            raise UserError(f"{path}: no evaluation result ({missing[0]!r} is missing); remove it or evaluate again")
+        evaluations[content["eval_lang"]] = content
+    first = next(iter(evaluations.values()))
+    record = read_json(folder / "run.json") or {}
+    return RunResults(
+        folder,
+        first["model"],
+        first["train_langs"],
+        evaluations,
+        record.get("train_registers", {}),
+        record.get("validation_registers", {}),
+    )
+
+
+def load_predictions(folder: Path, lang: str) -> "pd.DataFrame":
+    """Load predictions/LANG.csv of a run: index, true, predicted, and the probability of every register.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+    import pandas as pd
+
+    path = folder / "predictions" / f"{lang}.csv"
+    names = {"true": str, "predicted": str}
+    try:
+        # NA is the name of a register, not a missing value.
+        table = pd.read_csv(path, dtype=names, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; evaluate again with evaluate.py --force") from None
+    except ValueError as error:
+        raise UserError(f"{path}: no predictions ({error}); evaluate again with evaluate.py --force") from None
+    missing = [name for name in ("index", "true", "predicted") if name not in table]
+    if missing or not len(table):
+        what = f"the column {missing[0]!r} is missing" if missing else "no rows"
+        raise UserError(f"{path}: no predictions ({what}); evaluate again with evaluate.py --force")
+    return table
+
+
+def order_langs(run: RunResults, langs: list[str]) -> list[str]:
+    """Put the languages that a model was trained on first."""
+    trained = [lang for lang in run.train_langs.split("-") if lang in langs]
+    return trained + sorted(lang for lang in langs if lang not in trained)
+
+
+def tidy_table(runs: list[RunResults]) -> list[dict[str, Any]]:
+    """Return one row per run, evaluation language and metric, with its confidence interval."""
+    rows = []
+    for run in runs:
+        for lang in order_langs(run, list(run.evaluations)):
+            result = run.evaluations[lang]
+            for metric in METRICS:
+                low, high = result.get("confidence_intervals", {}).get(metric, (None, None))
+                rows.append(
+                    {
+                        "model": run.model,
+                        "train_langs": run.train_langs,
+                        "eval_lang": lang,
+                        "metric": metric,
+                        "value": result[metric],
+                        "low": low,
+                        "high": high,
+                    }
+                )
+    return rows

@@ -1,0 +1,172 @@
+"""Tests whether one classifier is better than another on the same texts.
+
+They compare two sets of predictions. That says something of two trained models, not of two ways of training:
+for that, train each with several seeds.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from utils.evaluation.metrics import METRICS, summary_metrics
+
+RESAMPLES = 10_000
+# Counts of a batch of resamples, so that memory stays below some hundred megabytes.
+CELLS_AT_ONCE = 8_000_000
+# Differences that are equal but for rounding count as equal.
+ROUNDING = 1e-12
+
+
+class PairedTexts:
+    """The predictions of two classifiers on the same texts, counted by true label and both predictions.
+
+    Texts that agree in all three are interchangeable, so resampling draws numbers of texts from these cells
+    instead of texts: the same distribution, in a fraction of the time.
+
+    Args:
+        labels: true labels, shape [n].
+        first: predictions of one classifier, shape [n].
+        second: predictions of the other, shape [n].
+        num_labels: number of labels.
+
+    Raises:
+        ValueError: if the three differ in length or are empty.
+    """
+
+    def __init__(self, labels: np.ndarray, first: np.ndarray, second: np.ndarray, num_labels: int):
+        labels, first, second = (np.asarray(values, dtype=np.int64) for values in (labels, first, second))
+        if not len(labels) or not len(labels) == len(first) == len(second):
+            raise ValueError(f"expected as many predictions as labels, got {len(labels)}, {len(first)}, {len(second)}")
+        from scipy.sparse import csr_array
+
+        codes = (labels * num_labels + first) * num_labels + second
+        cells, self.counts = np.unique(codes, return_counts=True)
+        true, one, other = cells // num_labels**2, cells // num_labels % num_labels, cells % num_labels
+        self.num_labels = num_labels
+        self.count = len(labels)
+        rows, ones = np.arange(len(cells)), np.ones(len(cells), dtype=np.int64)
+        shape = (len(cells), num_labels**2)
+        # From counts of cells to the confusion matrix of either classifier.
+        self.first = csr_array((ones, (rows, true * num_labels + one)), shape=shape)
+        self.second = csr_array((ones, (rows, true * num_labels + other)), shape=shape)
+        self.only_first = int(self.counts[(one == true) & (other != true)].sum())
+        self.only_second = int(self.counts[(one != true) & (other == true)].sum())
+
+    def metrics(self, first: np.ndarray, second: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the metrics of two arrays of flat confusion matrices, shape [..., num_labels ** 2]."""
+        shape = (*first.shape[:-1], self.num_labels, self.num_labels)
+        return summary_metrics(first.reshape(shape)), summary_metrics(second.reshape(shape))
+
+    def observed(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the metrics of the two classifiers."""
+        both = self.metrics(self.counts @ self.first, self.counts @ self.second)
+        return tuple({name: float(value) for name, value in values.items()} for values in both)
+
+    def batches(self, resamples: int) -> Iterator[int]:
+        """Cut a number of resamples into batches that fit into memory."""
+        size = max(1, CELLS_AT_ONCE // max(len(self.counts), self.num_labels**2))
+        for start in range(0, resamples, size):
+            yield min(size, resamples - start)
+
+
+def paired_bootstrap(
+    texts: PairedTexts, seed: int, resamples: int = RESAMPLES, level: float = 0.95
+) -> dict[str, dict[str, float]]:
+    """Bootstrap the difference of every metric, second minus first, resampling the texts of both together.
+
+    Koehn 2004, "Statistical Significance Tests for Machine Translation Evaluation"; the p-value is that of
+    Berg-Kirkpatrick, Burkett & Klein 2012, "An Empirical Investigation of Statistical Significance in NLP", for
+    both directions: the share of resamples whose difference is at least as far from the observed one as that is
+    from 0, the observation counted as one of them.
+
+    Args:
+        texts: predictions of both classifiers.
+        seed: of the resampling.
+        resamples: how many.
+        level: coverage of the percentile interval.
+
+    Returns:
+        Per metric of `METRICS` the difference, its interval (low, high) and p.
+    """
+    observed = _differences(*texts.observed())
+    generator = np.random.default_rng(seed)
+    shares = texts.counts / texts.count
+    drawn = []
+    for size in texts.batches(resamples):
+        counts = generator.multinomial(texts.count, shares, size=size)
+        drawn.append(_differences(*texts.metrics(counts @ texts.first, counts @ texts.second)))
+    tail = (1 - level) / 2
+    results = {}
+    for name in METRICS:
+        values = np.concatenate([batch[name] for batch in drawn])
+        low, high = np.quantile(values, [tail, 1 - tail])
+        extreme = np.abs(values - observed[name]) >= abs(observed[name]) - ROUNDING
+        results[name] = {
+            "difference": float(observed[name]),
+            "low": float(low),
+            "high": float(high),
+            "p": _p_value(extreme),
+        }
+    return results
+
+
+def approximate_randomisation(texts: PairedTexts, seed: int, resamples: int = RESAMPLES) -> dict[str, float]:
+    """Return a p-value per metric: how often a difference as large comes from exchanging predictions at random.
+
+    Noreen 1989, "Computer-Intensive Methods for Testing Hypotheses"; Yeh 2000, "More accurate tests for the
+    statistical significance of result differences". The two predictions of every text are exchanged with
+    probability 1/2; p is two-sided, the observation counted as one of the randomisations.
+
+    Args:
+        texts: predictions of both classifiers.
+        seed: of the randomisations.
+        resamples: how many.
+    """
+    observed = _differences(*texts.observed())
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for size in texts.batches(resamples):
+        swapped = generator.binomial(texts.counts, 0.5, size=(size, len(texts.counts)))
+        kept = texts.counts - swapped
+        first = kept @ texts.first + swapped @ texts.second
+        second = kept @ texts.second + swapped @ texts.first
+        drawn.append(_differences(*texts.metrics(first, second)))
+    return {
+        name: _p_value(np.abs(np.concatenate([batch[name] for batch in drawn])) >= abs(observed[name]) - ROUNDING)
+        for name in METRICS
+    }
+
+
+def mcnemar(texts: PairedTexts) -> float:
+    """Return the two-sided p-value of McNemar's test, the exact binomial one.
+
+    McNemar 1947, "Note on the sampling error of the difference between correlated proportions"; it compares
+    accuracies: among the texts that one classifier alone has right, each should have half.
+    """
+    if not texts.only_first + texts.only_second:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(texts.only_first, texts.only_first + texts.only_second, 0.5).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number, in the order given.
+
+    Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure": where the corrected value is below
+    alpha, the difference is significant, and the chance of any error among all of them is below alpha.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    stepped = values[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return corrected.tolist()
+
+
+def _differences(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: second[name] - first[name] for name in METRICS}
+
+
+def _p_value(extreme: np.ndarray) -> float:
+    return float((1 + extreme.sum()) / (1 + len(extreme)))

@@ -1,0 +1,48 @@
+"""Reliability diagrams: whether a classifier's probabilities are how often it is right."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from utils.evaluation.results import RunResults
+from utils.figures.names import NO_NAMES, Names
+from utils.figures.style import LINE_COLOURS, SCREEN, PanelGrid, Style, hide_shared_labels, set_title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def reliability_figure(
+    run: RunResults, found: dict[str, dict[str, Any]], style: Style = SCREEN, names: Names = NO_NAMES
+) -> "Figure":
+    """Return a reliability diagram per language: accuracy by confidence, and how many texts have which confidence."""
+    size = 24 * style.character
+    margins = (0.25 + 3 * style.line, 0.1 if style.shares_labels else 0.3, 0.35 / 9 * style.font, 3.2 * style.line)
+    grid = PanelGrid(
+        len(found),
+        style,
+        (size, size * 0.8),
+        margins,
+        math.ceil(math.sqrt(len(found))),
+        title="" if style.shares_labels else f"{run.model} trained on {names.langs(run.train_langs)}",
+    )
+    for index, (lang, result) in enumerate(found.items()):
+        axes = grid.axes(index)
+        bins = result["bins"]
+        axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle="--")
+        widths, lows = [row["high"] - row["low"] for row in bins], [row["low"] for row in bins]
+        most = max(row["count"] for row in bins)
+        # How many texts, in the lower fifth.
+        shares = [0.2 * row["count"] / most for row in bins]
+        axes.bar(lows, shares, widths, align="edge", color="#dadaeb", edgecolor="white", linewidth=0.4)
+        points = ([row["confidence"] for row in bins], [row["accuracy"] for row in bins])
+        axes.plot(*points, "o-", color=LINE_COLOURS[5], markersize=style.font / 3, linewidth=style.font / 9)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
+        set_title(axes, f"{names.lang(lang)}: error {result['expected_calibration_error']:.3f}", style)
+        hide_shared_labels(axes, *grid.is_labelled(index))
+    return grid.figure

@@ -1,0 +1,1 @@
+"""From combinations to Slurm jobs, one engine for every fan-out."""

@@ -1,0 +1,166 @@
+"""The engine behind submit_train_jobs.sh and submit_eval_jobs.sh.
+
+python -m utils.jobs train|eval [VARIABLE=VALUE ...] -- [OPTIONS] [-- OPTIONS OF SBATCH]
+"""
+
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from utils import PROJECT
+from utils.cli.script import run_script
+from utils.errors import UserError
+from utils.jobs import slurm
+from utils.jobs.combinations import Plan, Planner, make_planner
+from utils.jobs.options import parse_combination_options
+from utils.jobs.status import status_table
+from utils.jobs.submission import Array, Submission, make_arrays
+from utils.runs.files import check_writable
+
+DESCRIPTIONS = {
+    "train": """Fine-tune every model on every training language or mix, as one Slurm job array.
+
+    ./submit_train_jobs.sh
+    ./submit_train_jobs.sh --models "xlmr mbert" --langs "en fr en-fr"
+    ./submit_train_jobs.sh --subfolder balanced --options "--balanced --num_epochs 5"
+    ./submit_train_jobs.sh --dry_run
+    ./submit_train_jobs.sh --status
+    ./submit_train_jobs.sh -- --time=48:00:00 --partition=long
+
+Edit the variables at its top, or give options of the same names. Options of sbatch go after --.""",
+    "eval": """Evaluate every trained model on every evaluation language, as one Slurm job array with a task per model.
+
+    ./submit_eval_jobs.sh
+    ./submit_eval_jobs.sh --models "xlmr mbert" --langs "en fr en-fr" --eval_langs "en fr tr"
+    ./submit_eval_jobs.sh --after 1234
+    ./submit_eval_jobs.sh --dry_run
+    ./submit_eval_jobs.sh --status
+    ./submit_eval_jobs.sh -- --time=8:00:00
+
+Edit the variables at its top, or give options of the same names. Options of sbatch go after --.""",
+}
+# What a further command must repeat of the user's options to be about the same combinations.
+SELECTION = ("models", "langs", "subfolder", "output_dir", "models_dir")
+
+
+def main() -> int:
+    """Plan, then print the table, print the commands or submit; returns its exit status."""
+    kind, variables, given, sbatch_options = split_call(sys.argv[1:])
+    options = parse_combination_options(kind, given, variables, script_name(kind), DESCRIPTIONS[kind])
+    planner = make_planner(kind, options)
+    if not (options.status or options.dry_run):
+        slurm.require_sbatch()
+        check_writable(planner.jobs_dir)
+    planner.read_queue()
+    if options.status:
+        print(status_table(planner))
+        return 0
+    plan = planner.plan()
+    limit = slurm.DEFAULT_ARRAY_LIMIT if options.dry_run else slurm.array_limit()
+    manifest = new_manifest(planner)
+    submission = prepare(planner, plan, limit, manifest, sbatch_options)
+    if options.dry_run:
+        print_commands(submission)
+        print_counts(planner, plan, "to submit", len(plan.work))
+        return 0
+    if submission.arrays:
+        submission.run(manifest, planner.ledger)
+    print_summary(planner, plan, submission, variables)
+    if failure := submission.failure():
+        raise failure
+    return 0
+
+
+def split_call(argv: list[str]) -> tuple[str, dict[str, str], list[str], list[str]]:
+    """Return the kind of jobs, the script's variables, the user's options, and those of sbatch."""
+    if len(argv) < 2 or argv[0] not in DESCRIPTIONS or "--" not in argv:
+        raise UserError("this is called by submit_train_jobs.sh and submit_eval_jobs.sh; use these")
+    end = argv.index("--")
+    variables = dict(pair.split("=", 1) for pair in argv[1:end])
+    given = argv[end + 1 :]
+    if "--" not in given:
+        return argv[0], variables, given, []
+    split = given.index("--")
+    return argv[0], variables, given[:split], given[split + 1 :]
+
+
+def script_name(kind: str) -> str:
+    """Return the name of the submit script."""
+    return f"submit_{kind}_jobs.sh"
+
+
+def new_manifest(planner: Planner) -> Path:
+    """Return a file for the manifest that no other submission has."""
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    return (planner.jobs_dir / f"{planner.kind}-{stamp}.tsv").absolute()
+
+
+def prepare(planner: Planner, plan: Plan, limit: int, manifest: Path, sbatch_options: list[str]) -> Submission:
+    """Return the arrays to submit."""
+    log = planner.jobs_dir / f"{planner.kind}-%A.txt"
+    accelerate = getattr(planner.options, "accelerate_config", "")
+
+    def command(array: Array) -> list[str]:
+        script = PROJECT / f"run_{planner.kind}.sh"
+        return [str(script), str(PROJECT), str(manifest), str(array.offset), *([accelerate] if accelerate else [])]
+
+    return Submission(
+        make_arrays([planner.work(combination) for combination in plan.work], limit),
+        command,
+        [f"--output={log}", "--open-mode=append", *sbatch_options],
+        planner.options.max_jobs,
+    )
+
+
+def print_commands(submission: Submission) -> None:
+    """Print what would be submitted."""
+    previous = None
+    for number, array in enumerate(submission.arrays, 1):
+        print(" ".join(work.name for work in array.work.values()))
+        print(f"    {shlex.join(submission.sbatch(array, previous))}")
+        previous = f"JOB{number}"
+
+
+def print_counts(planner: Planner, plan: Plan, word: str, number: int) -> None:
+    """Print what becomes of all combinations; `word` is for those with something to do."""
+    for combination, found in plan.different:
+        print(f"{combination.name} is complete with other options: {'; '.join(found)}")
+    if plan.different:
+        print("these are left alone; use --subfolder for another experiment, or --force to replace them")
+    text = f"{len(planner.combinations)} combinations: {number} {word}"
+    text += f", {len(plan.complete)} complete and skipped (--force repeats them)" if plan.complete else ""
+    text += f", {len(plan.different)} complete with other options" if plan.different else ""
+    text += f", {len(plan.queued)} in the queue already" if plan.queued else ""
+    if plan.untrained:
+        names = " ".join(combination.name for combination in plan.untrained)
+        text += f", {len(plan.untrained)} not trained and left out: {names}"
+    print(text)
+
+
+def repeated(planner: Planner, variables: dict[str, str], *names: str) -> str:
+    """Return the options that another call needs to be about the same combinations."""
+    values = {name: str(getattr(planner.options, name)) for name in names}
+    return "".join(f" --{name} {shlex.quote(x)}" for name, x in values.items() if x != variables.get(name))
+
+
+def print_summary(planner: Planner, plan: Plan, submission: Submission, variables: dict[str, str]) -> None:
+    """Print what was submitted, and how to go on."""
+    submitted = sum(len(array.work) for array in submission.arrays if array not in submission.refused)
+    print_counts(planner, plan, "submitted", submitted)
+    if not submission.jobs:
+        return
+    results, kind = planner.results_dir, planner.kind
+    same = repeated(planner, variables, *SELECTION, *(["eval_langs"] if kind == "eval" else []))
+    print(f"logs      {results}/MODEL-LANGS/{kind}.txt, Slurm's own {planner.jobs_dir}/{kind}-JOB.txt")
+    print(f"follow    ./{script_name(kind)}{same} --status")
+    if kind == "train":
+        print(f"evaluate  ./{script_name('eval')}{same} --after {':'.join(submission.jobs)}")
+    else:
+        print(f"figures   python post_eval.py --base_dir {shlex.quote(str(results))}")
+    print(f"cancel    scancel {' '.join(submission.jobs)}")
+
+
+if __name__ == "__main__":
+    run_script(main, script_name(sys.argv[1]) if sys.argv[1:2] and sys.argv[1] in DESCRIPTIONS else None)

@@ -1,0 +1,88 @@
+"""The options of submit_train_jobs.sh and submit_eval_jobs.sh, which are the variables at their top too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import ClassVar
+
+from utils.cli.options import MODEL, OTHER, PLACES, SLURM, option
+from utils.cli.parser import OptionParser
+
+ALL = "all"
+
+
+@dataclass(kw_only=True)
+class CombinationOptions:
+    """What both submit scripts have: the variables at their top, and options of the same names."""
+
+    GROUP: ClassVar[str] = SLURM
+
+    models: str = option(
+        ALL, "abbreviations of the registry, with blanks between them, or all", group=MODEL, metavar="NAMES"
+    )
+    subfolder: str = option("", "folder below outputs/ and models/", group=MODEL, metavar="FOLDER")
+    options: str = option("", "options of the script, the same for all combinations", group=MODEL, metavar="OPTIONS")
+    output_dir: str = option("outputs", "where results are", group=PLACES, shared=False, metavar="DIR")
+    models_dir: str = option("models", "where trained models are", group=PLACES, shared=False, metavar="DIR")
+    max_jobs: int | None = option(None, "run at most so many tasks at once", minimum=1, metavar="N")
+    dry_run: bool = option(False, "print what would be submitted, submit nothing")
+    force: bool = option(False, "repeat what is complete")
+    status: bool = option(False, "print a table of all combinations")
+    debug: bool = option(False, "show tracebacks", group=OTHER)
+
+
+@dataclass(kw_only=True)
+class TrainJobOptions(CombinationOptions):
+    """The options of submit_train_jobs.sh."""
+
+    langs: str = option(
+        ALL, "languages and mixes (en-fr), or all: each language by itself", group=MODEL, metavar="LANGS"
+    )
+    after: str = option("", "begin when these jobs have ended well", group=SLURM, metavar="JOB")
+    accelerate_config: str = option(
+        "",
+        "configuration of accelerate, for models too large for one GPU: config/fsdp.yaml",
+        group=SLURM,
+        metavar="FILE",
+    )
+
+
+@dataclass(kw_only=True)
+class EvalJobOptions(CombinationOptions):
+    """The options of submit_eval_jobs.sh."""
+
+    GROUP_TITLES: ClassVar[dict[str, str]] = {MODEL: "what to evaluate"}
+
+    langs: str = option(ALL, "what the models were trained on (en fr en-fr), or all", group=MODEL, metavar="LANGS")
+    eval_langs: str = option(ALL, "languages to evaluate on, or all", group=MODEL, metavar="LANGS")
+    after: str = option("", "wait for each model's own training, of these jobs", group=SLURM, metavar="JOB")
+
+
+OPTIONS = {"train": TrainJobOptions, "eval": EvalJobOptions}
+
+
+def parse_combination_options(
+    kind: str, argv: Sequence[str], variables: dict[str, str], prog: str, description: str
+) -> TrainJobOptions | EvalJobOptions:
+    """Parse the options of a submit script.
+
+    Args:
+        kind: train or eval.
+        argv: the user's arguments.
+        variables: those at the top of the script.
+        prog: the script's name.
+        description: shown by --help.
+    """
+    parser = OptionParser(OPTIONS[kind], description=description, default_config=Path("none"), prog=prog)
+    flags = {f"--{field.name}" for field in fields(OPTIONS[kind]) if field.type is bool}
+    return parser.parse(_joined(argv, flags), layers=[(f"the variables of {prog}", variables)])
+
+
+def _joined(argv: Sequence[str], flags: set[str]) -> list[str]:
+    """Return arguments with each value joined to its option: for argparse ``--balanced`` is no value of --options."""
+    joined, words = [], iter(argv)
+    for word in words:
+        takes_value = word.startswith("--") and "=" not in word and f"--{word[2:].replace('-', '_')}" not in flags
+        value = next(words, None) if takes_value and word != "--help" else None
+        joined.append(word if value is None else f"{word}={value}")
+    return joined

@@ -1,0 +1,224 @@
+"""Model cards: README.md in the folder of every trained model, as the hub of Hugging Face reads it.
+
+https://huggingface.co/docs/hub/model-cards
+"""
+
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from utils.models.registry import ModelSpec
+from utils.runs.files import locked, read_json, write_text
+from utils.runs.layout import RunLayout
+
+# A card with this line is written anew after every evaluation; without it, it is the user's.
+MARK = "<!-- Written by register-finetuning; remove this line to keep your own changes. -->"
+CARD_METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+
+
+def write_classifier_card(layout: RunLayout, hyperparameters: Collection[str]) -> Path | None:
+    """Write the card of a classifier from what its run has recorded; returns its path, None if it was left alone.
+
+    The card lists the evaluations that there are, so it is written after each; any number of processes may do so
+    at once. A card that the user has made their own stays as it is.
+
+    Args:
+        layout: of the run.
+        hyperparameters: names of the options that the card shows, where they were given.
+    """
+    path = layout.model / "README.md"
+    with locked(layout.outputs / ".card.lock"):
+        if not is_ours(path):
+            return None
+        evaluations = [read_json(file) for file in sorted((layout.outputs / "eval").glob("[!.]*.json"))]
+        record, report = read_json(layout.run_json) or {}, read_json(layout.train_json) or {}
+        try:
+            write_text(path, classifier_card(layout, record, report, evaluations, hyperparameters))
+        except (OSError, KeyError) as error:
+            # The results are safe; a card is no reason to fail.
+            reason = (
+                f"cannot write {path} ({error.strerror})"
+                if isinstance(error, OSError)
+                else f"{error} is not in {layout.run_json}"
+            )
+            print(f"no model card: {reason}", file=sys.stderr)
+            return None
+    return path
+
+
+def is_ours(path: Path) -> bool:
+    """Say whether a card may be replaced: there is none, or it has our mark."""
+    return not path.is_file() or MARK in path.read_text(encoding="utf-8", errors="replace")
+
+
+def classifier_card(
+    layout: RunLayout,
+    record: dict[str, Any],
+    report: dict[str, Any],
+    evaluations: list[dict[str, Any]],
+    hyperparameters: Collection[str],
+) -> str:
+    """Return the card of a classifier.
+
+    Args:
+        layout: of the run.
+        record: content of run.json.
+        report: content of train.json.
+        evaluations: contents of eval/*.json.
+        hyperparameters: names of the options that it shows.
+    """
+    options, data = record["options"], record["data"]
+    base, registers = options["checkpoint"], data["registers"]
+    langs = layout.train_langs.split("-")
+    label = "label" if options.get("task") else "register"
+    adapters = f" with LoRA adapters on {' '.join(options['lora_targets'])}" if options.get("lora_targets") else ""
+    sections = [
+        f"# {layout.name}",
+        f"{_name(base)}, fine-tuned{adapters} on {' and '.join(langs)} to classify the {options.get('task') or label} "
+        f"of texts: {', '.join(registers)}.",
+        "## Results",
+        _results(report, evaluations, langs),
+        "## Training data",
+        _training_data(record, data, label),
+        "## Training",
+        _table(["option", "value"], _hyperparameters(record, report, hyperparameters)),
+        "## Licence",
+        "That of the pretrained model and of the training texts; the field `license` above says what the model "
+        "registry says. Change it if you know better.",
+    ]
+    metadata = _metadata(layout.name, base, record.get("license"), "text-classification", language=langs)
+    if evaluations:
+        metadata["model-index"] = [{"name": layout.name, "results": [_index_entry(result) for result in evaluations]}]
+    return _card(metadata, sections)
+
+
+def language_model_card(
+    name: str, spec: ModelSpec, record: dict[str, Any], files: list[dict[str, str]], best: dict[str, Any]
+) -> str:
+    """Return the card of a language model.
+
+    Args:
+        name: of the run.
+        spec: the model that it was made from.
+        record: content of run.json.
+        files: paths and SHA-256 of the texts that it was trained on and validated with.
+        best: the best epoch, with its validation loss.
+    """
+    tags = {"lm": "text-generation", "mlm": "fill-mask", "seq2seq": "text2text-generation"}
+    named = [[Path(file["path"]).name, file["sha256"][:12]] for file in files]
+    epoch = [["validation loss", f"{best['validation_loss']:.4f}"], ["epoch", str(best["epoch"])]]
+    sections = [
+        f"# {name}",
+        f"{_name(spec.checkpoint)}, fine-tuned as a language model (`{record['task']}`).",
+        "## Results",
+        _table(["", "best epoch"], epoch),
+        "## Training data",
+        _table(["file", "SHA-256 begins"], named),
+        "## Training",
+        _table(["", "value"], [["seed", str(record["seed"])], ["git commit", str(record["git_commit"])]]),
+        "## Licence",
+        "That of the pretrained model and of the training texts.",
+    ]
+    return _card(_metadata(name, spec.checkpoint, spec.license, tags[record["task"]]), sections)
+
+
+def _card(metadata: dict[str, Any], sections: list[str]) -> str:
+    import yaml
+
+    front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n{MARK}\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _metadata(name: str, base: str, licence: str | None, tag: str, **more: Any) -> dict[str, Any]:
+    metadata = {
+        "model_name": name,
+        "license": licence or "unknown",
+        "library_name": "transformers",
+        "pipeline_tag": tag,
+        "tags": ["register-finetuning"],
+        **more,
+    }
+    # A folder of this machine says nothing to others.
+    return metadata if Path(base).is_absolute() else metadata | {"base_model": base}
+
+
+def _name(base: str) -> str:
+    return Path(base).name if Path(base).is_absolute() else f"[{base}](https://huggingface.co/{base})"
+
+
+def _results(report: dict[str, Any], evaluations: list[dict[str, Any]], langs: list[str]) -> str:
+    best = next((epoch for epoch in report.get("epochs", []) if epoch["epoch"] == report.get("best_epoch")), None)
+    lines = []
+    if best:
+        values = best["validation"]
+        lines.append(
+            f"Best epoch {best['epoch']}: validation accuracy {values['accuracy']:.3f}, "
+            f"macro F1 {values['macro_f1']:.3f} (texts kept from the training data).\n"
+        )
+    if not evaluations:
+        return "\n".join([*lines, "Not evaluated on test texts yet."])
+    rows = []
+    for result in evaluations:
+        intervals = result.get("confidence_intervals", {})
+        shown = [f"{result[metric]:.3f}{_interval(intervals.get(metric))}" for metric in CARD_METRICS]
+        kind = "in-language" if result["eval_lang"] in langs else "zero-shot"
+        rows.append([result["eval_lang"], kind, f"{result['num_texts']:,}", *shown])
+    table = _table(["evaluated on", "", "texts", *CARD_METRICS.values()], rows)
+    return "\n".join([*lines, table, "\n95 % bootstrap intervals."])
+
+
+def _training_data(record: dict[str, Any], data: dict[str, Any], label: str) -> str:
+    validation = record.get("validation_registers", {})
+    counts = [
+        [name, f"{count:,}", f"{validation.get(name, 0):,}"]
+        for name, count in record.get("train_registers", {}).items()
+    ]
+    # Those of a task are datasets: a file, a folder, or an id of the hub.
+    files = ", ".join(
+        f"{_name_of(file.get('path') or file['dataset'])} ({file['sha256'][:12]})" for file in data["files"]
+    )
+    return f"{_table([label, 'training texts', 'validation texts'], counts)}\n\nFiles (SHA-256 begins): {files}."
+
+
+def _name_of(place: str) -> str:
+    """Return what a place of data is called for others: without the folders of this machine."""
+    return Path(place).name if place.startswith((".", "/")) or Path(place).exists() else place
+
+
+def _hyperparameters(record: dict[str, Any], report: dict[str, Any], names: Collection[str]) -> list[list[str]]:
+    options = record["options"]
+    shown = {name: options[name] for name in names if options.get(name) not in (None, False, {}, [])}
+    # As the run has settled them, where the options leave it open.
+    settled = ("num_epochs", "max_length", "seed", "precision")
+    shown |= {name: record[name] for name in settled if record.get(name) is not None}
+    shown |= {"trained parameters": report.get("num_trainable_parameters"), "git commit": record.get("git_commit")}
+    shown |= record.get("versions", {})
+    return [[name, _words(value)] for name, value in shown.items() if value is not None]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value:,}" if type(value) is int and value >= 10_000 else str(value)
+
+
+def _interval(pair: list[float] | None) -> str:
+    return f" [{pair[0]:.3f}, {pair[1]:.3f}]" if pair else ""
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows])
+
+
+def _index_entry(result: dict[str, Any]) -> dict[str, Any]:
+    """Return an evaluation as the hub's model-index has it."""
+    lang, what = result["eval_lang"], result.get("task", "register")
+    return {
+        "task": {"type": "text-classification"},
+        "dataset": {"name": f"{what} {lang}", "type": what, "config": lang},
+        "metrics": [
+            {"type": "f1" if metric == "macro_f1" else metric, "name": name, "value": round(result[metric], 4)}
+            for metric, name in CARD_METRICS.items()
+        ],
+    }

@@ -1,0 +1,130 @@
+"""How files are written: whole or not at all, by one process at a time.
+
+Every file is written under a temporary name in its own folder and renamed, so that a reader never sees half a file
+and a killed job never loses a result that existed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+
+# The file mode creation mask. It can only be read by changing it for a moment: once, before there are threads.
+UMASK = os.umask(0)
+os.umask(UMASK)
+# Where tokenised texts and converted checkpoints are kept for all runs.
+CACHE_DIR = ".cache"
+
+
+def check_writable(*folders: Path) -> None:
+    """Raise a `UserError` unless files can be written to these folders, which are made if needed."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            advice = "give other folders with --output_dir and --models_dir"
+            raise UserError(f"cannot write to {folder} ({error.strerror}); {advice}") from None
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the folder of `path`; rename it to `path` when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~UMASK)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(lock_file: Path, wait: bool = True) -> Iterator[None]:
+    """Hold a lock between processes; where the file system has no locks, go on without.
+
+    The file stays: removing it would let two processes lock two files of the same name.
+
+    Raises:
+        filelock.Timeout: if another process holds it and `wait` is False.
+    """
+    import filelock
+
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(lock_file)
+    try:
+        lock.acquire(blocking=wait)
+    except filelock.Timeout:
+        raise
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, as UTF-8 with ``\\n`` line ends."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """Read a JSON file; None if it does not exist.
+
+    Raises:
+        UserError: if it is not JSON, naming the line.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path}, line {getattr(error, 'lineno', '?')}: not valid JSON; remove or mend it") from None
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def now() -> str:
+    """Return the local time in ISO 8601 with its offset from UTC, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def timestamp() -> str:
+    """Return the time as year-month-day_hour_minute_second.nanoseconds."""
+    nanoseconds = time.time_ns()
+    seconds = time.strftime("%Y-%m-%d_%H_%M_%S", time.localtime(nanoseconds // 10**9))
+    return f"{seconds}.{nanoseconds % 10**9:09d}"
+
+
+def is_held(lock_file: Path) -> bool:
+    """Say whether a living process holds a lock."""
+    import filelock
+
+    try:
+        with locked(lock_file, wait=False):
+            return False
+    except filelock.Timeout:
+        return True

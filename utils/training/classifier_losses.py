@@ -1,0 +1,49 @@
+"""The loss of classifiers."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+class ClassificationLoss:
+    """Cross-entropy, summed over the batch and divided by the texts of the whole optimizer step.
+
+    Given to the Trainer as `compute_loss_func`. The models' own losses are means over one batch, which the
+    Trainer takes for already scaled when it accumulates: 2 batches of 4 texts would count as much as 2 of 8.
+
+    Args:
+        class_weights: weight of every label, or None.
+        label_smoothing: between 0 and 1 (Szegedy et al. 2016).
+    """
+
+    def __init__(self, class_weights: np.ndarray | None = None, label_smoothing: float = 0.0):
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.label_smoothing = label_smoothing
+
+    def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
+        """Return the loss of logits [batch, num_labels] for labels [batch]."""
+        logits = outputs.logits.float()
+        weights = self.class_weights
+        if weights is not None and weights.device != logits.device:
+            weights = self.class_weights = weights.to(logits.device)
+        total = F.cross_entropy(logits, labels, weight=weights, reduction="sum", label_smoothing=self.label_smoothing)
+        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+def balanced_class_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:
+    """Weights with which every label that occurs counts equally, their mean over the texts being 1.
+
+    The "balanced" weights of scikit-learn (King & Zeng 2001); labels that do not occur get 1.
+
+    Args:
+        labels: shape [n].
+        num_labels: number of labels, those that do not occur included.
+    """
+    from sklearn.utils.class_weight import compute_class_weight
+
+    present = np.unique(labels)
+    weights = np.ones(num_labels)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
+    return weights

@@ -1,0 +1,164 @@
+"""The options of finetune.py and evaluate.py, which the scripts that plan jobs know too."""
+
+import os
+from collections.abc import Container
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+from utils.cli.options import (
+    ADAPTERS,
+    DATA,
+    EFFORT,
+    HYPERPARAMETER,
+    IDENTITY,
+    MEMORY,
+    MODEL,
+    PLACE,
+    PLACES,
+    SEARCH,
+    TRAINING,
+    CommonOptions,
+    option,
+    options_by_role,
+)
+from utils.cli.values import object_path
+from utils.data.corpus_load import DEFAULT_CORPUS
+from utils.data.language_database import ModelType
+from utils.models.adapters import AdapterOptions
+from utils.models.registry import ModelSpec
+from utils.runs.files import CACHE_DIR
+from utils.training.options import DEFAULT_BATCH_SIZE, TrainingOptions
+from utils.training.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, OptimizationOptions, study_defaults
+
+
+@dataclass(kw_only=True)
+class ClassifierOptions(CommonOptions):
+    """Which classifier it is, and what texts it is for."""
+
+    GROUP: ClassVar[str] = MODEL
+
+    model_name: str = option(
+        help="abbreviation of the model in the registry (model2chckpt.json)", role=HYPERPARAMETER, metavar="NAME"
+    )
+    train_langs: str = option(help="language to train on, or several joined by '-': en-fr", metavar="LANGS")
+    subfolder: str | None = option(
+        None, "folder below outputs/ and models/, for experiments that differ otherwise", role=PLACE, metavar="FOLDER"
+    )
+    corpus_path: str = option(
+        DEFAULT_CORPUS, "folder of the register corpus", role=PLACE, group=DATA, env="CORPUS_PATH", metavar="DIR"
+    )
+    task: str | None = option(None, "a task of the language database, instead of the register corpus", group=DATA)
+    language_database: str | None = option(
+        None,
+        "the language database; without it config/language-database.json",
+        role=PLACE,
+        group=DATA,
+        metavar="FILE",
+    )
+    dataset: list[str] | None = option(
+        None, "datasets of the task, for languages that have several", group=DATA, metavar="NAME"
+    )
+    model_type: ModelType | None = option(
+        None,
+        "ipa: read the columns FEATURE-phoneme with the model MODEL_NAME-ipa of the registry; "
+        "normal (the default): the texts themselves, with MODEL_NAME-normal or MODEL_NAME",
+        group=DATA,
+    )
+
+
+@dataclass(kw_only=True)
+class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, ClassifierOptions):
+    """The options of finetune.py."""
+
+    ROLE: ClassVar[str] = HYPERPARAMETER
+    GROUP: ClassVar[str] = TRAINING
+
+    balanced: bool = option(False, "weight the loss so that every register counts equally")
+    label_smoothing: float = option(0.0, "label smoothing of the loss", minimum=0, below=1)
+    mix: Literal["equal", "all", "temperature"] = option(
+        "equal",
+        "texts per language: as many of each as the smallest has, all, or in between (--mix_exponent)",
+        group=DATA,
+    )
+    mix_exponent: float = option(
+        0.3,
+        "--mix temperature: share of a language proportional to its size to this power",
+        group=DATA,
+        minimum=0,
+        maximum=1,
+    )
+    validation_size: float = option(
+        0.2, "texts kept for validation, stratified: a part of all below 1, else their number", group=DATA, above=0
+    )
+    max_train_texts: int | None = option(None, "train on at most so many texts", group=DATA, minimum=1, metavar="N")
+    freeze_encoder: bool = option(False, "train the classification head alone")
+    evaluate_train: bool = option(False, "also compute the best model's metrics on the training texts", role=IDENTITY)
+    study_kwargs: dict = option(
+        study_defaults("maximize"),
+        STUDY_HELP,
+        role=SEARCH,
+        group=OptimizationOptions.KWARGS_GROUP,
+        imports=STUDY_OBJECTS,
+    )
+    params: dict = option(
+        {"learning_rate": {"values": [1e-5, 1e-4], "suggest_kwargs": {"log": True}}},
+        PARAMS_HELP,
+        role=SEARCH,
+        group=OptimizationOptions.GROUP,
+    )
+
+
+@dataclass(kw_only=True)
+class EvaluateOptions(ClassifierOptions):
+    """The options of evaluate.py."""
+
+    GROUP: ClassVar[str] = MODEL
+    GROUP_TITLES: ClassVar[dict[str, str]] = {MODEL: "what to evaluate"}
+
+    eval_lang: str | None = option(None, "language to evaluate on", metavar="LANG")
+    eval_langs: list[str] | None = option(None, "languages to evaluate on, or all", metavar="LANG")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
+        "auto", "number format; auto is bf16 where the hardware has it, else fp32", group=MEMORY
+    )
+    eval_token_budget: int | None = option(
+        None, "tokens per batch, padding included", role=EFFORT, group=MEMORY, minimum=1, metavar="TOKENS"
+    )
+    cache_dir: str = option(
+        CACHE_DIR, "where tokenized texts are kept for all runs", role=PLACE, group=PLACES, metavar="DIR"
+    )
+    force: bool = option(False, "evaluate again what has been evaluated already", role=EFFORT)
+
+
+# Options of finetune.py that may differ without making a run another run.
+FREE_OPTIONS = frozenset(options_by_role(FinetuneOptions, PLACE, EFFORT, SEARCH))
+
+
+def card_options(settings: dict[str, Any]) -> list[str]:
+    """Return which of a run's options its model card shows: hyperparameters, those of adapters only if it has any."""
+    groups = (MODEL,) if settings.get("lora_targets") else (MODEL, ADAPTERS)
+    return options_by_role(FinetuneOptions, HYPERPARAMETER, without_groups=groups)
+
+
+def resolve_settings(options: FinetuneOptions, spec: ModelSpec) -> dict[str, Any]:
+    """Return all options with the registry's defaults filled in, as they go to run.json."""
+    return object_path(asdict(options)) | {
+        "batch_size": options.batch_size or spec.batch_size or DEFAULT_BATCH_SIZE,
+        "max_length": options.max_length or spec.max_length,
+        "checkpoint": spec.checkpoint,
+        "revision": spec.revision,
+        "num_processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def typed_name(model_name: str, model_type: str | None, known: Container[str]) -> str:
+    """Return the name of the model for one kind of texts: ``rus-pol`` is ``rus-pol-ipa`` for IPA.
+
+    Args:
+        model_name: as the user gave it.
+        model_type: "ipa", "normal" or None.
+        known: names of models; normal texts are read by the model of the plain name if the other is not known.
+    """
+    typed = f"{model_name}-{model_type}"
+    if model_type is None or model_name.endswith(f"-{model_type}"):
+        return model_name
+    return typed if model_type == "ipa" or typed in known else model_name

@@ -1,0 +1,196 @@
+"""Puts together what fine-tuning a classifier needs: texts, tokens, model, loss, trainer; and says what it does."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.cli.options import DATA, HYPERPARAMETER, MODEL, empty_value, options_by_role
+from utils.data.source import TextSource
+from utils.models.adapters import add_adapters, freeze_encoder, quantization
+from utils.models.registry import ModelSpec, resolve_checkpoint
+from utils.runs.files import now
+from utils.runs.layout import RunLayout
+from utils.runs.record import RunRecord
+from utils.runs.stop import CANCELLED, StopFlag
+from utils.training.classifier_options import FinetuneOptions
+from utils.training.options import TEXTS_SHOWN, early_stopping, training_arguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from utils.data.splits import TrainingData
+    from utils.training.classifier_trainer import ClassifierTrainer
+
+
+@dataclass
+class Run:
+    """What one training run is about, once its options are known to be sound."""
+
+    options: FinetuneOptions
+    settings: dict[str, Any]
+    layout: RunLayout
+    spec: ModelSpec
+    texts: TextSource
+    data: dict[str, Any]
+    registers: list[str]
+    langs: list[str]
+    record: RunRecord = field(init=False)
+    stop: StopFlag = field(init=False)
+
+    def begin(self, record: Path) -> None:
+        """Begin to record the run in this file, and to listen for signals."""
+        self.record = RunRecord(record, self.settings, self.data)
+        self.stop = StopFlag(self.layout.handover, lambda: self.record.write("failed", error=CANCELLED, ended=now()))
+        self.stop.listen()
+
+
+@dataclass
+class Prepared:
+    """What a training begins with, and the trials of a study share."""
+
+    folder: Path
+    tokenizer: "PreTrainedTokenizerBase"
+    data: "TrainingData"
+    max_length: int
+
+
+def prepare(run: Run) -> Prepared:
+    """Tokenize and split the texts."""
+    # Heavy imports come after everything that can go wrong without them.
+    folder = resolve_checkpoint(run.spec)
+
+    from utils.data.splits import prepare_training_data
+    from utils.data.tokenization import load_tokenizer, separator
+    from utils.models import device as machine
+    from utils.models.loading import choose_max_length, load_config
+
+    options = run.options
+    machine.keep_freed_memory()
+    tokenizer = load_tokenizer(folder)
+    max_length = choose_max_length(load_config(folder), run.settings["max_length"])
+    data = prepare_training_data(
+        {lang: run.texts.load("train", lang, separator(tokenizer)) for lang in run.langs},
+        tokenizer,
+        max_length=max_length,
+        cache_dir=Path(options.cache_dir),
+        mix=options.mix,
+        mix_exponent=options.mix_exponent,
+        validation_size=options.validation_size,
+        max_train_texts=options.max_train_texts,
+        seed=options.seed,
+    )
+    return Prepared(folder, tokenizer, data, max_length)
+
+
+def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_best: bool = True) -> "ClassifierTrainer":
+    """Build the model and its trainer.
+
+    Args:
+        run: which run it is.
+        prepared: the data.
+        options: of the run, or as a trial of a study changes them.
+        keep_best: save every epoch and end with the best one's weights.
+    """
+    import numpy as np
+    from transformers import set_seed
+
+    from utils.data.batching import make_collator
+    from utils.models.attention import use_cpu_dropout
+    from utils.models.device import choose_precision
+    from utils.models.loading import build_classifier
+    from utils.training.classifier_losses import ClassificationLoss, balanced_class_weights
+    from utils.training.classifier_trainer import ClassifierTrainer
+
+    data, registers = prepared.data, run.registers
+    precision = choose_precision(options.precision)
+    labels = np.asarray(data.train["label"])
+    arguments = training_arguments(
+        options,
+        run.layout.checkpoints,
+        run.layout.name,
+        batch_size=options.batch_size or run.settings["batch_size"],
+        num_epochs=choose_num_epochs(options, len(labels)),
+        precision=precision,
+        keep_best=keep_best,
+    )
+    weights = balanced_class_weights(labels, len(registers)) if options.balanced else None
+    set_seed(options.seed)
+    model = build_classifier(prepared.folder, registers, options.attention_dropout, **quantization(options))
+    if arguments.device.type == "cpu":
+        use_cpu_dropout(model)
+    if options.freeze_encoder:
+        freeze_encoder(model)
+    if options.lora_targets:
+        model = add_adapters(model, options, "classifier", run.spec, prepared.folder)
+        if options.gradient_checkpointing:
+            # Without it no gradient reaches the adapters from the frozen embeddings.
+            model.enable_input_require_grads()
+    return ClassifierTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        processing_class=prepared.tokenizer,
+        data_collator=make_collator(prepared.tokenizer, arguments.device),
+        compute_loss_func=ClassificationLoss(weights, options.label_smoothing),
+        callbacks=early_stopping(options),
+        lengths=np.asarray(data.train["length"]),
+        group_by_length=options.train_sampling == "length",
+        precision=precision,
+        token_budget=options.eval_token_budget,
+        stop=run.stop,
+        record=run.record,
+    )
+
+
+def choose_num_epochs(options: FinetuneOptions, num_texts: int) -> int:
+    """Return the number of passes: the given one, or as many as show the model enough texts."""
+    return max(1, math.ceil(TEXTS_SHOWN / num_texts)) if options.num_epochs is None else options.num_epochs
+
+
+def searchable(options: FinetuneOptions) -> dict[str, Any]:
+    """Return the hyperparameters that a study can search, by name with their values (of None, a value of their type).
+
+    All trials share model and texts, so what changes these cannot be searched; nor can lists and dictionaries.
+    """
+    by_name = {field.name: field for field in fields(options)}
+    found = {
+        name: empty_value(by_name[name]) if getattr(options, name) is None else getattr(options, name)
+        for name in options_by_role(FinetuneOptions, HYPERPARAMETER, without_groups=(MODEL, DATA))
+    }
+    return {name: value for name, value in found.items() if isinstance(value, (bool, int, float, str))}
+
+
+def count_registers(labels: Any, registers: list[str]) -> dict[str, int]:
+    """Count the texts of every register."""
+    counts = Counter(int(label) for label in labels)
+    return {register: counts[index] for index, register in enumerate(registers)}
+
+
+def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
+    """Return the lines that say what is about to be trained."""
+    content, lengths = run.record.content, trainer.sampler.lengths
+    lines = [
+        f"{run.layout.name}: {len(lengths):,} training and {len(trainer.eval_dataset):,} validation texts, "
+        f"{lengths.mean():.0f} tokens on average, {content['num_epochs']} epochs",
+        f"{content['device']}; processes: {content['num_processes']}; {content['precision']}; "
+        f"padding {trainer.padding_fraction():.1%} of all tokens",
+    ]
+    for part in ("train", "validation"):
+        counts = [f"{name} {count:,}" for name, count in content[f"{part}_registers"].items()]
+        lines.append(f"{'training' if part == 'train' else part} texts: {', '.join(counts)}")
+    if run.options.attention_dropout is not None:
+        lines.append(f"attention dropout {run.options.attention_dropout} instead of the model's own")
+    return "\n".join(lines)
+
+
+def describe_end(layout: RunLayout, report: dict[str, Any]) -> str:
+    """Return the lines that say what was reached and where it is."""
+    best = next(epoch for epoch in report["epochs"] if epoch["epoch"] == report["best_epoch"])
+    return (
+        f"best epoch {report['best_epoch']} of {len(report['epochs'])}: "
+        f"validation macro F1 {best['validation']['macro_f1']:.3f}; {report['texts_per_second']:.1f} texts/s\n"
+        f"model    {layout.model}\nmetrics  {layout.train_json}\nrecord   {layout.run_json}"
+    )

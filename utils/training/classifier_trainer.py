@@ -1,0 +1,337 @@
+"""The Trainer subclass for classifiers and its callbacks.
+
+What the Trainer's own means get wrong or leave out (each has a test): batches without padding that resume
+exactly, a loss that is right under gradient accumulation and with several processes, an evaluation that
+counts every text once, a stop on signals that all processes agree on, and resume points known to be whole.
+"""
+
+import contextlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from utils.data.batching import PIECE_OVERHEAD, length_pieces, padding_fraction, take_piece
+from utils.errors import Diverged, UserError
+from utils.evaluation.inference import cross_entropy, predict_logits
+from utils.evaluation.metrics import classification_metrics
+from utils.models.adapters import ADAPTER_FILES
+from utils.runs.files import UMASK
+from utils.training.trainer import History, ResumableTrainer, print_line
+
+# Lines of progress where no bar is shown.
+LOGS_PER_RUN = 20
+
+
+@dataclass(eq=False)
+class ClassifierHistory(History):
+    """`epochs` are the finished epochs as in train.json; the other fields belong to the epoch under way."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    loss_sum: float | torch.Tensor = 0.0
+    steps: int = 0
+    seconds: float = 0.0
+
+    def state(self) -> dict[str, Any]:
+        """Return the attributes as the Trainer stores them, as numbers."""
+        return {"args": {}, "attributes": vars(self) | {"loss_sum": float(self.loss_sum)}}
+
+    def end_epoch(self, epoch: dict[str, Any]) -> None:
+        """Add a finished epoch and begin the next."""
+        self.epochs.append(epoch)
+        self.loss_sum, self.steps, self.seconds = 0.0, 0, 0.0
+
+
+class ClassifierTrainer(ResumableTrainer):
+    """Trains a classifier on random batches, each computed in pieces of similar length.
+
+    Args:
+        lengths: tokens of every training text, shape [n].
+        group_by_length: False pads every batch to its longest text instead.
+        precision: fp32, bf16 or fp16; of evaluation (that of training is in the arguments).
+        token_budget: tokens per evaluation batch, None for what suits the device.
+        kwargs: as for `ResumableTrainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        lengths: np.ndarray,
+        group_by_length: bool,
+        precision: str,
+        token_budget: int | None,
+        **kwargs: Any,
+    ):
+        super().__init__(lengths=lengths, history=ClassifierHistory(), **kwargs)
+        self.precision = precision
+        self.token_budget = token_budget
+        # Sharded models compute in step with each other and must not differ in the number of pieces.
+        self.in_pieces = group_by_length and not self.is_fsdp_enabled
+        if self.is_fsdp_enabled:
+            self._choose_sharded_layers()
+        elif os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+            raise UserError("accelerate shards models among GPUs only, one process each; without them leave FSDP out")
+        # A number and not a ratio, which a resumed run would take for a change.
+        steps = self.args.num_train_epochs * len(self.sampler) / self.args.gradient_accumulation_steps
+        self.args.logging_steps = max(1, math.ceil(steps / LOGS_PER_RUN))
+
+    def make_recorder(self) -> TrainerCallback:
+        """Return the callback that fills the history."""
+        return EpochRecorder(self)
+
+    def _choose_sharded_layers(self) -> None:
+        """Shard the layers as units, but not what holds the input embeddings.
+
+        accelerate makes a unit of the embeddings by themselves and fails if one around them exists, which
+        it makes of XLM-R's own list of what not to split.
+        """
+        plugin, embeddings = self.accelerator.state.fsdp_plugin, self.model.get_input_embeddings()
+        if plugin.transformer_cls_names_to_wrap is None:
+            plugin.transformer_cls_names_to_wrap = sorted(
+                {
+                    type(module).__name__
+                    for module in self.model.modules()
+                    if type(module).__name__ in self.model._no_split_modules
+                    and not any(part is embeddings for part in module.modules())
+                }
+            )
+
+    def training_step(
+        self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Compute the batch's pieces one by one; their gradients add up, and processes exchange them once."""
+        lengths = inputs["attention_mask"].sum(dim=1).numpy()
+        pieces = [take_piece(inputs, rows) for rows in self._pieces(lengths)]
+        loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        for index, piece in enumerate(pieces):
+            last = index == len(pieces) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                loss += super().training_step(model, piece, num_items_in_batch).double()
+        # A tensor, because reading a number would wait for the GPU.
+        self.history.loss_sum = self.history.loss_sum + loss
+        return loss
+
+    def _pieces(self, lengths: np.ndarray) -> list[np.ndarray]:
+        """Cut a batch into pieces, given as row numbers within it."""
+        overhead = PIECE_OVERHEAD.get(self.args.device.type, PIECE_OVERHEAD["cpu"])
+        return length_pieces(lengths, overhead) if self.in_pieces else [np.arange(len(lengths))]
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return a loader whose dataset `evaluation_loop` reads; batches are made there."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        return DataLoader(dataset, collate_fn=self.data_collator)
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> EvalLoopOutput:
+        """Predict every text once, over all processes, and compute the metrics from the whole.
+
+        Raises:
+            Diverged: if the loss is NaN or infinite.
+        """
+        dataset = dataloader.dataset
+        logits = predict_logits(
+            self.model,
+            dataset,
+            self.data_collator,
+            self.args.device,
+            token_budget=self.token_budget,
+            precision=self.precision,
+            description="validating" if self.is_world_process_zero() else None,
+        )
+        labels = np.asarray(dataset["label"])
+        metrics = classification_metrics(labels, logits.argmax(1), logits.shape[1])
+        metrics["loss"] = cross_entropy(logits, labels)
+        if not math.isfinite(metrics["loss"]):
+            # The metrics of such a model look like those of a bad one.
+            raise Diverged(
+                f"the loss is {metrics['loss']} after {self.state.epoch:.3g} epochs, so the model is of no use\n"
+                "a lower --learning_rate may help, or --precision fp32"
+            )
+        return EvalLoopOutput(
+            predictions=logits,
+            label_ids=labels,
+            metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
+            num_samples=len(labels),
+        )
+
+    def note_progress(self) -> None:
+        """Note the epoch and the best macro F1 in run.json."""
+        if self.is_world_process_zero() and self.record:
+            scores = [epoch["validation"]["macro_f1"] for epoch in self.history.epochs]
+            self.record.progress(self.state.epoch, best_macro_f1=max(scores, default=None))
+
+    def padding_fraction(self) -> float:
+        """Return the padding in one epoch, all processes together."""
+        sampler = self.sampler
+        shares = [sampler.share(step, rank) for step in sampler.steps(1) for rank in range(sampler.num_processes)]
+        pieces = [share[piece] for share in shares for piece in self._pieces(sampler.lengths[share])]
+        return padding_fraction(sampler.lengths, pieces)
+
+
+class EpochRecorder(TrainerCallback):
+    """Keeps the history of the epochs and prints it: a line per epoch, some in between where no bar is shown."""
+
+    def __init__(self, trainer: ClassifierTrainer):
+        self.trainer = trainer
+        self.started = 0.0
+        self.learning_rate = None
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.started = time.monotonic()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Read before the schedule moves on.
+        self.learning_rate = kwargs["lr_scheduler"].get_last_lr()[0]
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer.history.steps += 1
+        now = time.monotonic()
+        self.trainer.history.seconds += now - self.started
+        self.started = now
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if "loss" in (logs or {}):
+            self.trainer.note_progress()
+        if args.disable_tqdm and state.is_world_process_zero and "loss" in (logs or {}):
+            rate = logs["learning_rate"]
+            print(f"epoch {state.epoch:.2f}, step {state.global_step}/{state.max_steps}: ", end="")
+            print(f"loss {float(logs['loss']):.4f}, learning rate {rate:.2e}", flush=True)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        history = self.trainer.history
+        loss = torch.as_tensor(history.loss_sum, dtype=torch.float64, device="cpu").to(args.device)
+        if args.world_size > 1:
+            torch.distributed.all_reduce(loss)
+        epoch = {
+            "epoch": round(state.epoch),
+            "loss": float(loss) / args.world_size / max(history.steps, 1),
+            "learning_rate": self.learning_rate,
+            "seconds": round(history.seconds, 3),
+            "validation": {
+                name.removeprefix("eval_"): value
+                for name, value in metrics.items()
+                if name != "epoch" and "_per_second" not in name
+            },
+        }
+        validation = epoch["validation"]
+        validation["seconds"] = validation.pop("runtime", None)
+        history.end_epoch(epoch)
+        self.trainer.note_progress()
+        self.started = time.monotonic()
+        if state.is_world_process_zero:
+            line = (
+                f"epoch {epoch['epoch']}: loss {epoch['loss']:.4f}, validation loss {validation['loss']:.4f}, "
+                f"accuracy {validation['accuracy']:.3f}, macro F1 {validation['macro_f1']:.3f} "
+                f"({epoch['seconds']:.0f} s + {validation['seconds']:.0f} s)"
+            )
+            print_line(args, line)
+
+
+class EpochReport(TrainerCallback):
+    """Reports the validation macro F1 of every epoch, for a study.
+
+    Args:
+        report: called with the epoch and the macro F1; ends the training by an exception.
+    """
+
+    def __init__(self, report: Callable[[int, float], None]):
+        self.report = report
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.report(round(state.epoch), metrics["eval_macro_f1"])
+
+
+def train_report(trainer: ClassifierTrainer, peak_memory: int) -> dict[str, Any]:
+    """Return the content of train.json."""
+    epochs = trainer.history.epochs
+    seconds = sum(epoch["seconds"] for epoch in epochs)
+    lengths = trainer.sampler.lengths
+    rate = len(epochs) / seconds if seconds else 0.0
+    parameters = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    return {
+        "epochs": epochs,
+        "best_epoch": max(epochs, key=lambda epoch: epoch["validation"]["macro_f1"])["epoch"],
+        "num_train_texts": len(lengths),
+        "num_parameters": sum(size for size, _ in parameters),
+        "num_trainable_parameters": sum(size for size, trainable in parameters if trainable),
+        "seconds": round(seconds + sum(epoch["validation"]["seconds"] for epoch in epochs), 3),
+        "texts_per_second": len(lengths) * rate,
+        "tokens_per_second": float(lengths.sum()) * rate,
+        "padding_fraction": trainer.padding_fraction(),
+        "peak_memory_bytes": peak_memory,
+    }
+
+
+def save_model(trainer: Trainer, folder: Path, max_length: int, merge: bool = False) -> None:
+    """Save weights or adapters, configuration and tokenizer; config.json comes last and marks the folder as whole.
+
+    All processes call it, because each may hold a part of the weights; one writes.
+
+    Args:
+        trainer: with the model as it shall be saved.
+        folder: where to.
+        max_length: to which evaluation cuts texts, as training did.
+        merge: add adapters to the weights.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model)
+    if not trainer.is_world_process_zero():
+        return
+    staging = folder / ".final"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if merge:
+        model.merge_and_unload().save_pretrained(staging)
+    else:
+        model.save_pretrained(staging, state_dict=weights)
+    # Adapters are saved without it.
+    model.config.save_pretrained(staging)
+    trainer.processing_class.model_max_length = max_length
+    trainer.processing_class.save_pretrained(staging)
+    # peft's own card, which says nothing yet.
+    (staging / "README.md").unlink(missing_ok=True)
+    written = sorted(staging.iterdir(), key=lambda path: path.name == "config.json")
+    # Weights of a run that this one replaces, if it was of another kind.
+    for name in {*ADAPTER_FILES, "model.safetensors"} - {file.name for file in written}:
+        (folder / name).unlink(missing_ok=True)
+    for file in written:
+        # safetensors lets nobody else read what it writes.
+        file.chmod(0o666 & ~UMASK)
+        file.replace(folder / file.name)
+    staging.rmdir()

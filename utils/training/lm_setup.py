@@ -1,0 +1,269 @@
+"""Puts together what fine-tuning a language model needs: model, tokenizer, examples, losses, callbacks, trainer."""
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from utils.cli.options import ADAPTERS, HYPERPARAMETER, MODEL, options_by_role
+from utils.data.lm_examples import Task, TextExamples
+from utils.data.masking import identity
+from utils.data.text_files import dataset_name, read_text_file
+from utils.errors import UserError
+from utils.evaluation.surprisal import RowWriter, TokenTable
+from utils.models.adapters import add_adapters, quantization
+from utils.models.attention import use_cpu_dropout
+from utils.models.loading import MAX_LENGTH, choose_max_length, find_task, load_config, load_language_model
+from utils.models.registry import ModelSpec
+from utils.runs.files import CACHE_DIR
+from utils.runs.record import RunRecord
+from utils.runs.stop import StopFlag
+from utils.training.lm_options import FinetuneLmOptions, loss_list
+from utils.training.lm_trainer import EarlyStopping, LanguageModelTrainer, LmHistory, Losses, lm_training_arguments
+
+
+@dataclass
+class Loaded:
+    """A language model as it is before fine-tuning, modifiers included."""
+
+    model: torch.nn.Module
+    tokenizer: Any
+    task: Task
+    device: torch.device
+
+    def max_length(self, options: FinetuneLmOptions) -> int:
+        """Return the length to cut texts to, in tokens."""
+        return choose_max_length(self.model.config, options.max_length, MAX_LENGTH)
+
+
+def load(options: FinetuneLmOptions, folders: dict[str, Path], spec: ModelSpec) -> Loaded:
+    """Load model and tokenizer, run the model modifiers, and add adapters if any are to be trained.
+
+    Args:
+        options: as the user gave them.
+        folders: of the model, the config and the tokenizer.
+        spec: what the model is.
+
+    Raises:
+        UserError: for a model that does not say what it is, options of modifiers that they do not take.
+    """
+    use_gpu = options.use_gpu and torch.cuda.is_available()
+    if options.use_gpu and not use_gpu:
+        print("--use_gpu: PyTorch finds no GPU here; going on with the CPU", file=sys.stderr)
+    config = load_config(folders["config"])
+    task = find_task(config, options.model_task)
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(folders["tokenizer"]), local_files_only=True, use_fast=options.use_fast_tokenizer
+    )
+    given = config if folders["config"] != folders["model"] else None
+    model = load_language_model(folders["model"], task, given, **quantization(options))
+    for function in options.model_modifier_fns:
+        kwargs = options.model_modifier_fn_kwargs.get(function.__name__) or {}
+        model, tokenizer = call(function, f"model_modifier_fn_kwargs.{function.__name__}", model, tokenizer, **kwargs)
+    if options.lora_targets and options.train_file:
+        model = add_adapters(model, options, task, spec, folders["model"])
+    device = torch.device("cuda" if use_gpu else "cpu")
+    choose_max_length(config, options.max_length, MAX_LENGTH)
+    return Loaded(model, tokenizer, task, device)
+
+
+def call(function: Callable, option: str, *arguments: Any, **kwargs: Any) -> Any:
+    """Call what the user named with the user's options.
+
+    Raises:
+        UserError: for options that it does not take or needs and did not get.
+    """
+    try:
+        inspect.signature(function).bind(*arguments, **kwargs)
+    except TypeError as error:
+        raise UserError(f"--{option}: {function.__name__}: {error}") from None
+    except ValueError:
+        # Some functions of C code do not say what they take.
+        pass
+    return function(*arguments, **kwargs)
+
+
+def make_examples(
+    options: FinetuneLmOptions, loaded: Loaded, split: str, name: str, examples: Any, first_item: int = 0
+) -> TextExamples:
+    """Tokenize and preprocess examples of train, validation or test.
+
+    Args:
+        options: as the user gave them.
+        loaded: model and tokenizer.
+        split: which function of preprocessing to use.
+        name: of the dataset.
+        examples: as `text_files.read_text_file` returns them.
+        first_item: number of the first one in its file.
+    """
+    function = options.data_preprocessing_fn.get(split) or identity
+    kwargs = options.data_preprocessing_fn_kwargs.get(split) or {}
+    option = f"data_preprocessing_fn_kwargs.{split}"
+    max_length = loaded.max_length(options)
+    try:
+        inspect.signature(function).bind({}, loaded.tokenizer, **kwargs)
+    except TypeError as error:
+        raise UserError(f"--{option}: {function.__name__}: {error}") from None
+    return TextExamples(
+        name,
+        examples,
+        loaded.tokenizer,
+        loaded.task,
+        max_length,
+        function,
+        kwargs,
+        options.data_preprocessing_fn_strategy.get(split) or "once",
+        seed=options.seed,
+        first_item=first_item,
+        pad_to=max_length if options.pad_to_max_length else None,
+        # Parts of a test file are read once and not kept.
+        cache_dir=None if split == "test" else Path(CACHE_DIR),
+        overwrite_cache=options.overwrite_cache,
+    )
+
+
+def loss_names(options: FinetuneLmOptions, split: str) -> list[str]:
+    """Return what the losses of a split are called: by their classes, with a number before repeated ones."""
+    names = [loss_class.__name__ for loss_class in loss_list(options, split)]
+    counts = [names[:index].count(name) + 1 for index, name in enumerate(names)]
+    return [name if count == 1 else f"{count}.{name}" for name, count in zip(names, counts, strict=True)]
+
+
+def make_losses(options: FinetuneLmOptions, model: Any, tokenizer: Any) -> dict[str, Losses]:
+    """Make the losses of training and validation."""
+    made = {}
+    for split in ("train", "validation"):
+        losses = []
+        for loss_class in loss_list(options, split):
+            name = loss_class.__name__
+            kwargs = (options.loss_classes_kwargs.get(split) or {}).get(name) or {}
+            losses.append(call(loss_class, f"loss_classes_kwargs.{split}.{name}", model, tokenizer, **kwargs))
+        if not losses:
+            raise UserError(f"--loss_classes.{split}: no loss")
+        named = list(zip(loss_names(options, split), losses, strict=True))
+        made[split] = Losses(named, options.loss_reduction_fns.get(split) or torch.sum)
+    return made
+
+
+def make_trainer(
+    options: FinetuneLmOptions,
+    loaded: Loaded,
+    checkpoints: Path,
+    stop: StopFlag,
+    *,
+    record: RunRecord | None = None,
+    metrics: RowWriter | None = None,
+    on_epoch: Callable[[LmHistory], None] | None = None,
+    copy_model: bool = False,
+) -> LanguageModelTrainer:
+    """Make a trainer of the model.
+
+    Args:
+        options: as the user gave them, or as a trial of a study changed them.
+        loaded: model and tokenizer.
+        checkpoints: folder of the resume points.
+        stop: the flag that signals set.
+        record: run.json, or None.
+        metrics: the table of surprisals, or None.
+        on_epoch: called after every epoch.
+        copy_model: train a copy, so that the model can serve again.
+    """
+    model = copy.deepcopy(loaded.model) if copy_model else loaded.model
+    model.to(loaded.device)
+    if loaded.device.type == "cpu":
+        use_cpu_dropout(model)
+    examples = {
+        split: make_examples(options, loaded, split, dataset_name(path), read_text_file(path, limit))
+        for split, path, limit in (
+            ("train", options.train_file, options.max_train_samples),
+            ("validation", options.validation_file, options.max_validation_samples),
+        )
+    }
+    modifiers = [
+        call(
+            callback,
+            f"model_pre_train_step_callbacks_kwargs.{callback.__name__}",
+            model,
+            loaded.tokenizer,
+            **(options.model_pre_train_step_callbacks_kwargs.get(callback.__name__) or {}),
+        )
+        for callback in options.model_pre_train_step_callbacks
+    ]
+    try:
+        kwargs = options.train_optimizer_kwargs
+        optimizer = call(options.train_optimizer, "train_optimizer_kwargs", params=model.parameters(), **kwargs)
+    except (ValueError, TypeError) as error:
+        # Optimizers check their numbers themselves.
+        raise UserError(f"--train_optimizer_kwargs: {options.train_optimizer.__name__}: {error}") from None
+    return LanguageModelTrainer(
+        model=model,
+        args=lm_training_arguments(
+            checkpoints,
+            epochs=options.epochs,
+            train_batch_size=options.per_device_train_batch_size,
+            validation_batch_size=options.per_device_validation_batch_size,
+            seed=options.seed,
+            use_gpu=loaded.device.type == "cuda",
+        ),
+        optimizers=(optimizer, None),
+        losses=make_losses(options, model, loaded.tokenizer),
+        modifiers=modifiers,
+        early_stopping=EarlyStopping(options.patience, options.min_epochs, options.delta),
+        table=TokenTable(loaded.tokenizer, loaded.task),
+        metrics=metrics,
+        stop=stop,
+        record=record,
+        on_epoch=on_epoch,
+        **examples,
+    )
+
+
+# All trials share the model with its adapters, so what changes these cannot be searched.
+SEARCHABLE = options_by_role(FinetuneLmOptions, HYPERPARAMETER, without_groups=(MODEL, ADAPTERS))
+
+
+def hyperparameters(options: FinetuneLmOptions) -> dict[str, Any]:
+    """Return the hyperparameters that a study can search, with their values: options, and keys of dictionaries.
+
+    Options of the optimizer have their own names (lr), those of losses are called SPLIT_CLASS_KEY
+    (train_KLBaselineLoss_scaleby).
+    """
+    found = {name: getattr(options, name) for name in SEARCHABLE}
+    for split in ("train", "validation"):
+        for loss_class in loss_list(options, split):
+            given = (options.loss_classes_kwargs.get(split) or {}).get(loss_class.__name__) or {}
+            for key, value in {**_default_kwargs(loss_class), **given}.items():
+                found[f"{split}_{loss_class.__name__}_{key}"] = value
+    return found | _default_kwargs(options.train_optimizer) | options.train_optimizer_kwargs
+
+
+def _default_kwargs(function: Callable) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def with_values(options: FinetuneLmOptions, values: dict[str, Any]) -> FinetuneLmOptions:
+    """Return the options of a trial, with suggested values by the names of `hyperparameters`."""
+    changed = copy.deepcopy(options)
+    losses = {
+        f"{split}_{loss_class.__name__}_": (split, loss_class.__name__)
+        for split in ("train", "validation")
+        for loss_class in loss_list(options, split)
+    }
+    for name, value in values.items():
+        loss = next((where for prefix, where in losses.items() if name.startswith(prefix)), None)
+        if name in SEARCHABLE:
+            setattr(changed, name, value)
+        elif loss:
+            split, loss_class = loss
+            kwargs = changed.loss_classes_kwargs.setdefault(split, {}).setdefault(loss_class, {})
+            kwargs[name.removeprefix(f"{split}_{loss_class}_")] = value
+        else:
+            changed.train_optimizer_kwargs[name] = value
+    return changed

@@ -1,0 +1,414 @@
+"""The Trainer subclass for language models.
+
+The Trainer's loop does the work. What it does not express is done here: batches that know their texts and
+metadata, several losses and the function that makes one of them, tables of surprisals, callbacks between the
+backward pass and the optimizer's step (its `on_pre_optimizer_step`), validation losses that are means over
+tokens, early stopping with a least number of epochs, and the best weights, which are kept in memory: the
+Trainer would write the model and the optimizer to disk after each of the many short epochs.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from utils.data.lm_examples import Batch, TextExamples
+from utils.data.masking import IGNORED
+from utils.errors import Diverged, UserError
+from utils.evaluation.surprisal import Row, RowWriter, TokenTable, evaluate
+from utils.runs.stop import StopFlag
+from utils.training.trainer import History, ResumableTrainer, StopCallback, one_gpu, print_line
+
+BEST_FILE = "best.safetensors"
+# Rows of metrics kept in memory before they are written.
+ROWS_KEPT = 20_000
+
+
+@dataclass(eq=False)
+class LmHistory(History):
+    """What has been trained so far.
+
+    Attributes:
+        epochs: finished epochs: losses of training and validation (means over tokens), seconds.
+        batches: losses of every batch: split, epoch, batch, loss and those of the loss classes.
+        metrics_size: bytes of the table of metrics that belong to all this.
+        seconds: of the epoch under way.
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    metrics_size: int = 0
+    seconds: float = 0.0
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The epoch with the lowest validation loss."""
+        return min(self.epochs, key=lambda epoch: epoch["validation_loss"], default=None)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of one split.
+
+    Attributes:
+        classes: name and loss, in the order in which they were given.
+        reduction: makes one of several.
+    """
+
+    classes: list[tuple[str, Any]]
+    reduction: Callable[..., Tensor]
+
+    def __call__(self, outputs: Any, labels: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Return the loss of a batch and its parts, detached, by name."""
+        values = [loss(outputs, labels) for _, loss in self.classes]
+        loss = reduce_losses(self.reduction, values)
+        named = {name: value.detach().mean() for (name, _), value in zip(self.classes, values, strict=True)}
+        return loss, {"loss": loss.detach(), **named}
+
+
+def reduce_losses(function: Callable[..., Tensor], values: list[Tensor]) -> Tensor:
+    """Make one loss of several.
+
+    Args:
+        function: of torch or of Python (torch.sum, torch.mean, max), which gets them together, or a user's
+            own, which gets each as an argument of its own.
+        values: the losses.
+
+    Raises:
+        UserError: if what comes back is not a single number.
+    """
+    name = getattr(function, "__name__", str(function))
+    try:
+        if getattr(torch, name, None) is function:
+            loss = function(torch.stack([value.mean() for value in values]))
+        elif getattr(function, "__module__", None) == "builtins":
+            loss = function([value.mean() for value in values])
+        else:
+            loss = function(*values)
+    except TypeError as error:
+        raise UserError(f"loss_reduction_fns: {name} does not take {len(values)} losses ({error})") from None
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise UserError(f"loss_reduction_fns: {name} must return one number, got {loss!r}")
+    return loss.reshape(())
+
+
+def epochs_without_improvement(losses: list[float], delta: float) -> int:
+    """Return for how many epochs the validation loss has not fallen by at least `delta` (at all, if it is 0)."""
+    best, waited = math.inf, 0
+    for loss in losses:
+        if loss < best and best - loss >= delta:
+            best, waited = loss, 0
+        else:
+            waited += 1
+    return waited
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """When to stop: patience (None is never), least number of epochs, what counts as an improvement."""
+
+    patience: int | None = None
+    min_epochs: int = 0
+    delta: float = 0.0
+
+    def __call__(self, history: LmHistory) -> bool:
+        """Say whether training is over."""
+        losses = [epoch["validation_loss"] for epoch in history.epochs]
+        if self.patience is None or len(losses) < max(1, self.min_epochs):
+            return False
+        return epochs_without_improvement(losses, self.delta) >= self.patience
+
+
+class LanguageModelTrainer(ResumableTrainer):
+    """Fine-tunes a language model.
+
+    Args:
+        train: training examples.
+        validation: validation examples, whose loss chooses the best weights.
+        losses: of `train` and `validation`.
+        modifiers: called with epoch and batch before the optimizer's step; `restore`, if they have it, after.
+        early_stopping: says when training is over.
+        table: makes the rows of the metrics.
+        metrics: where they go; None computes none.
+        on_epoch: called with the history after every epoch.
+        kwargs: as for `ResumableTrainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: TextExamples,
+        validation: TextExamples,
+        losses: dict[str, Losses],
+        modifiers: list[Any],
+        early_stopping: EarlyStopping,
+        table: TokenTable,
+        metrics: RowWriter | None,
+        on_epoch: Callable[[LmHistory], None] | None = None,
+        **kwargs: Any,
+    ):
+        indices = {"train_dataset": range(len(train)), "eval_dataset": range(len(validation))}
+        super().__init__(lengths=train.lengths, history=LmHistory(), **indices, **kwargs)
+        # The loss is what the loss classes say, never rescaled.
+        self.model_accepts_loss_kwargs = False
+        self.train_examples, self.validation_examples = train, validation
+        self.losses, self.modifiers, self.early_stopping = losses, modifiers, early_stopping
+        self.table, self.metrics, self.on_epoch = table, metrics, on_epoch
+        self.best_weights: dict[str, Tensor] | None = None
+        self.rows: list[Row] = []
+
+    def make_recorder(self) -> TrainerCallback:
+        """Return the callback that fills the history and decides about the next epoch."""
+        return EpochCallback(self)
+
+    def make_stop_callback(self, stop: StopFlag) -> StopCallback:
+        """Return the callback that alone saves resume points."""
+        return SaveOnStop(self, stop)
+
+    @property
+    def training_collator(self) -> Callable[[list[int]], dict[str, Any]]:
+        """What makes a batch of numbers of examples, with what describes them under the key batch."""
+        return self._collate
+
+    def _collate(self, indices: list[int]) -> dict[str, Any]:
+        batch = self.train_examples.batch(indices, self.sampler.epoch)
+        return {**batch.inputs, "batch": batch}
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Return a loader that `evaluation_loop` does not read; batches are made there."""
+        return DataLoader(self.eval_dataset)
+
+    def train(self, resume_from_checkpoint: str | None = None) -> None:
+        """Train, unless what was trained before was enough."""
+        if resume_from_checkpoint is None and self.metrics:
+            # Those of a run that was killed before its first resume point.
+            self.metrics.cut(0)
+        if not self.early_stopping(self.history):
+            super().train(resume_from_checkpoint=resume_from_checkpoint)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the loss of a training batch; its parts and surprisals go to the history and the metrics."""
+        batch: Batch = inputs.pop("batch")
+        outputs = model(**inputs)
+        loss, parts = self.losses["train"](outputs, inputs["labels"])
+        where = {"split": "train", "epoch": self.sampler.epoch + 1, "batch": self.batch_number + 1}
+        self._note(where, parts, batch, outputs.logits)
+        return (loss, outputs) if return_outputs else loss
+
+    @property
+    def batch_number(self) -> int:
+        """Number of the batch under way in its epoch, from 0."""
+        return self.state.global_step % len(self.sampler)
+
+    def _note(self, where: Row, parts: dict[str, Tensor], batch: Batch, logits: Tensor) -> dict[str, float]:
+        numbers = {name: float(value) for name, value in parts.items()}
+        if not math.isfinite(numbers["loss"]):
+            raise Diverged(
+                f"the {where['split']} loss is {numbers['loss']} in batch {where['batch']} of epoch {where['epoch']}\n"
+                "a lower learning rate may help: --train_optimizer_kwargs.lr"
+            )
+        self.history.batches.append({**where, **numbers, "tokens": count_labels(batch, self.table.task)})
+        if self.metrics:
+            name = (self.train_examples if where["split"] == "train" else self.validation_examples).name
+            self.rows += self.table.rows(batch, logits, {**where, "dataset_name": name, **numbers})
+            if len(self.rows) > ROWS_KEPT:
+                self._write_rows()
+        return numbers
+
+    def _write_rows(self) -> None:
+        if self.metrics and self.rows:
+            self.metrics.write(self.rows)
+            self.rows = []
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
+    ) -> EvalLoopOutput:
+        """Compute the validation losses: means over the tokens that have labels, not over batches."""
+        epoch = round(self.state.epoch or 0)
+        data = self.validation_examples
+        # What the losses draw is the same after every epoch, and training draws as if nothing was validated.
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(self.args.seed)
+            batches = evaluate(self.model, data, self.args.per_device_eval_batch_size, epoch)
+            for number, (_, batch, outputs) in enumerate(batches, 1):
+                _, parts = self.losses["validation"](outputs, batch.inputs["labels"].to(self.args.device))
+                where = {"split": "validation", "epoch": epoch, "batch": number}
+                self._note(where, parts, batch, outputs.logits)
+        means = self.mean_losses("validation", epoch)
+        return EvalLoopOutput(
+            predictions=None,
+            label_ids=None,
+            metrics={f"{metric_key_prefix}_{name}": value for name, value in means.items()},
+            num_samples=len(data),
+        )
+
+    def mean_losses(self, split: str, epoch: int) -> dict[str, float]:
+        """Return the losses of an epoch: means over the tokens of its batches."""
+        batches = [row for row in self.history.batches if row["split"] == split and row["epoch"] == epoch]
+        tokens = sum(row["tokens"] for row in batches)
+        if not tokens:
+            raise UserError(
+                f"no {split} example has a token to predict: --data_preprocessing_fn.{split} has masked nothing"
+            )
+        names = [name for name in batches[0] if name not in ("split", "epoch", "batch", "tokens")]
+        return {name: sum(row[name] * row["tokens"] for row in batches) / tokens for name in names}
+
+    def keep_best(self) -> None:
+        """Keep the weights as they are."""
+        self.best_weights = {
+            name: value.detach().to("cpu", copy=True) for name, value in self.model.state_dict().items()
+        }
+
+    def load_best(self) -> None:
+        """Give the model the weights of the best epoch."""
+        self.model.load_state_dict(self.best_weights)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the weights of a resume point with the best ones, and all rows of metrics that belong to it."""
+        from safetensors.torch import save_file
+
+        # Before the Trainer's state, which is written last and holds the history.
+        self._write_rows()
+        self.history.metrics_size = self.metrics.size() if self.metrics else 0
+        super().save_model(output_dir, _internal_call)
+        if self.best_weights is not None and output_dir is not None:
+            save_file(self.best_weights, str(Path(output_dir) / BEST_FILE))
+
+    def load_history(self, checkpoint: Path) -> None:
+        """Continue with the epochs, the best weights and the metrics of a resume point."""
+        from safetensors.torch import load_file
+
+        super().load_history(checkpoint)
+        if (checkpoint / BEST_FILE).is_file():
+            self.best_weights = load_file(str(checkpoint / BEST_FILE))
+        if self.metrics:
+            self.metrics.cut(self.history.metrics_size)
+
+
+class EpochCallback(TrainerCallback):
+    """Calls the modifiers around the optimizer's step; after an epoch, notes it and decides about the next."""
+
+    def __init__(self, trainer: LanguageModelTrainer):
+        self.trainer = trainer
+        self.started = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.started = time.monotonic()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for modifier in self.trainer.modifiers:
+            modifier(epoch=self.trainer.sampler.epoch, batch=self.trainer.batch_number)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for modifier in self.trainer.modifiers:
+            if hasattr(modifier, "restore"):
+                modifier.restore()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        now = time.monotonic()
+        self.trainer.history.seconds += now - self.started
+        self.started = now
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> TrainerControl:
+        trainer, history = self.trainer, self.trainer.history
+        trainer._write_rows()
+        number = round(state.epoch)
+        before = history.best
+        train, validation = trainer.mean_losses("train", number), trainer.mean_losses("validation", number)
+        history.epochs.append(
+            {
+                "epoch": number,
+                "loss": train["loss"],
+                "validation_loss": validation["loss"],
+                "losses": {"train": train, "validation": validation},
+                "seconds": round(history.seconds, 3),
+            }
+        )
+        history.seconds = 0.0
+        is_best = before is None or history.best is not before
+        if is_best:
+            trainer.keep_best()
+        if trainer.record:
+            trainer.record.progress(state.epoch, best_validation_loss=history.best["validation_loss"])
+        line = f"epoch {number}: loss {train['loss']:.4f}, validation loss {validation['loss']:.4f}"
+        line += f" ({history.epochs[-1]['seconds']:.1f} s{', best' if is_best else ''})"
+        print_line(args, line)
+        self.started = time.monotonic()
+        if trainer.on_epoch:
+            trainer.on_epoch(history)
+        control.should_training_stop = control.should_training_stop or trainer.early_stopping(history)
+        return control
+
+
+class SaveOnStop(StopCallback):
+    """Saves a resume point on a signal and every half hour, at the end of an epoch too."""
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        if self.agreed or self.is_due:
+            # After the evaluation, which comes first.
+            control.should_save = True
+        return control
+
+
+def count_labels(batch: Batch, task: str) -> int:
+    """Return how many tokens of a batch are predicted."""
+    labels = batch.inputs["labels"]
+    return int((labels[:, 1:] if task == "lm" else labels).ne(IGNORED).sum())
+
+
+def lm_training_arguments(
+    checkpoints: Path, *, epochs: int, train_batch_size: int, validation_batch_size: int, seed: int, use_gpu: bool
+) -> TrainingArguments:
+    """Return the Trainer's arguments: a constant rate, no clipping, nothing written but by `SaveOnStop`."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints.resolve()),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=train_batch_size,
+        per_device_eval_batch_size=validation_batch_size,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+        seed=seed,
+        use_cpu=not use_gpu,
+        dataloader_pin_memory=False,
+        eval_strategy="epoch",
+        save_strategy="no",
+        save_total_limit=1,
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to="none",
+        restore_callback_states_from_checkpoint=True,
+        remove_unused_columns=False,
+    )
+    one_gpu(arguments)
+    return arguments

@@ -1,0 +1,227 @@
+"""The options that every training script has, and their translation into those of the Trainer."""
+
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from utils.cli.options import (
+    DATA,
+    EFFORT,
+    HYPERPARAMETER,
+    MEMORY,
+    OTHER,
+    PLACE,
+    PLACES,
+    SLURM,
+    TRAINING,
+    CommonOptions,
+    option,
+)
+from utils.errors import UserError, nearest
+from utils.runs.files import CACHE_DIR
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainingArguments
+
+# What trackers call the project.
+PROJECT_NAME = "register-finetuning"
+TEXTS_SHOWN = 50_000
+DEFAULT_BATCH_SIZE = 16
+
+
+@dataclass(kw_only=True)
+class TrainingOptions(CommonOptions):
+    """How to train, whatever the task."""
+
+    ROLE: ClassVar[str] = HYPERPARAMETER
+    GROUP: ClassVar[str] = TRAINING
+
+    num_epochs: int | None = option(
+        None,
+        f"passes over the training texts; without it as many as show the model {TEXTS_SHOWN:,} texts; 0 trains "
+        "nothing and saves the pretrained model with a new head",
+        aliases=["--epochs"],
+        minimum=0,
+    )
+    batch_size: int | None = option(
+        None, f"training texts per step and device; without it the registry's, else {DEFAULT_BATCH_SIZE}", minimum=1
+    )
+    learning_rate: float = option(5e-5, "highest learning rate", above=0)
+    warmup_ratio: float = option(0.1, "part of the steps in which the learning rate rises", minimum=0, below=1)
+    lr_scheduler_type: str = option(
+        "linear", "schedule after the warm-up: linear, cosine, constant_with_warmup, ...", metavar="TYPE"
+    )
+    lr_scheduler_kwargs: dict = option({}, "settings of the schedule, as --lr_scheduler_kwargs.KEY VALUE")
+    weight_decay: float = option(0.01, "weight decay of AdamW", minimum=0)
+    gradient_accumulation_steps: int = option(1, "batches per optimizer step", minimum=1, metavar="STEPS")
+    early_stopping_patience: int | None = option(
+        None, "stop after so many epochs without a better validation macro F1", minimum=1, metavar="EPOCHS"
+    )
+    attention_dropout: float | None = option(
+        None, "dropout of attention weights; without it the model's own; 0 is much faster on CPUs", minimum=0, below=1
+    )
+    max_length: int | None = option(
+        None,
+        "cut texts to this many tokens; without it the registry's, else 512 or the model's limit",
+        group=DATA,
+        minimum=4,
+    )
+    train_sampling: Literal["length", "random"] = option(
+        "length", "compute each batch in pieces of similar length (little padding), or pad it whole", group=MEMORY
+    )
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
+        "auto",
+        "number format of training and evaluation; auto is bf16 where the hardware has it, else fp32",
+        group=MEMORY,
+    )
+    gradient_checkpointing: bool = option(False, "compute activations twice to save memory", group=MEMORY)
+    deterministic: bool = option(False, "use deterministic algorithms on GPUs too (slower)", group=MEMORY)
+    torch_compile: bool = option(False, "compile the model first (pays off in long runs)", group=MEMORY)
+    eval_token_budget: int | None = option(
+        None, "tokens per validation batch, padding included", role=EFFORT, group=MEMORY, minimum=1, metavar="TOKENS"
+    )
+    model_registry: str | None = option(
+        None,
+        "the registry of models; without it model2chckpt.json",
+        role=PLACE,
+        group=PLACES,
+        env="MODEL_REGISTRY",
+        metavar="FILE",
+    )
+    cache_dir: str = option(
+        CACHE_DIR, "where tokenized texts are kept for all runs", role=PLACE, group=PLACES, metavar="DIR"
+    )
+    checkpoints_dir: str | None = option(
+        None,
+        "where resume points are kept while it trains; without it in the model's folder",
+        role=PLACE,
+        group=PLACES,
+        metavar="DIR",
+    )
+    max_restarts: int = option(
+        3,
+        "give up when Slurm has started the job so often without progress",
+        role=EFFORT,
+        group=SLURM,
+        minimum=1,
+        metavar="TIMES",
+    )
+    report_to: Literal["none", "tensorboard", "wandb", "mlflow"] = option(
+        "none", "also log to this tracker", role=EFFORT, group=OTHER
+    )
+    force: bool = option(
+        False, "train anew even if this run is complete or was made with other options", role=EFFORT, group=OTHER
+    )
+
+
+def prepare_tracker(name: str, folder: Path) -> None:
+    """Tell a tracker where its files go, unless the user's environment does; without internet wandb keeps them there.
+
+    Args:
+        name: of the tracker.
+        folder: of the run's results; the Trainer's own choice for TensorBoard is the folder of the resume
+            points, which are removed at the end.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    packages = {"none": (), "tensorboard": ("tensorboard", "tensorboardX")}.get(name, (name,))
+    if packages and not any(importlib.util.find_spec(package) for package in packages):
+        raise UserError(f"--report_to {name}: the package {name} is not installed; pip install {name}")
+    defaults = {
+        "tensorboard": {"TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard")},
+        "wandb": {"WANDB_PROJECT": PROJECT_NAME, "WANDB_DIR": str(folder)},
+        "mlflow": {"MLFLOW_EXPERIMENT_NAME": PROJECT_NAME},
+    }.get(name, {})
+    if name == "wandb" and os.environ.get("HF_HUB_OFFLINE") == "1":
+        defaults["WANDB_MODE"] = "offline"
+    for variable, value in defaults.items():
+        os.environ.setdefault(variable, value)
+
+
+def training_arguments(
+    options: TrainingOptions,
+    checkpoints: Path,
+    run_name: str,
+    *,
+    batch_size: int,
+    num_epochs: int,
+    precision: str,
+    keep_best: bool = True,
+) -> "TrainingArguments":
+    """Translate the options into those of the Trainer.
+
+    Args:
+        options: as the user gave them.
+        checkpoints: folder of the resume points.
+        run_name: what trackers call the run.
+        batch_size: texts per step and device.
+        num_epochs: passes over the training texts.
+        precision: fp32, bf16 or fp16.
+        keep_best: save every epoch, and load the best one at the end.
+
+    Raises:
+        UserError: if the schedule is unknown.
+    """
+    import torch
+    from transformers import SchedulerType, TrainingArguments
+    from transformers.utils import logging
+
+    from utils.training.trainer import one_gpu
+
+    schedules = [schedule.value for schedule in SchedulerType]
+    if options.lr_scheduler_type not in schedules:
+        raise UserError(
+            f"--lr_scheduler_type: unknown schedule {options.lr_scheduler_type!r}"
+            f"{nearest(options.lr_scheduler_type, schedules)}"
+        )
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    gpus = torch.cuda.device_count()
+    arguments = TrainingArguments(
+        # Absolute: the best resume point is remembered by its path.
+        output_dir=str(checkpoints.resolve()),
+        num_train_epochs=num_epochs,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        activation_checkpointing=options.gradient_checkpointing,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.lr_scheduler_type,
+        lr_scheduler_kwargs=options.lr_scheduler_kwargs or None,
+        # A number below 1 is a ratio.
+        warmup_steps=options.warmup_ratio,
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+        full_determinism=options.deterministic,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=gpus == 0,
+        torch_compile=options.torch_compile,
+        dataloader_pin_memory=gpus > 0,
+        eval_strategy="epoch",
+        save_strategy="epoch" if keep_best else "no",
+        save_total_limit=2,
+        load_best_model_at_end=keep_best,
+        metric_for_best_model="macro_f1",
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
+        logging_strategy="steps",
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to=options.report_to,
+        run_name=run_name,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+    )
+    one_gpu(arguments)
+    return arguments
+
+
+def early_stopping(options: TrainingOptions) -> "list[TrainerCallback]":
+    """Return the callback of --early_stopping_patience, if it was given."""
+    from transformers import EarlyStoppingCallback
+
+    patience = options.early_stopping_patience
+    return [EarlyStoppingCallback(early_stopping_patience=patience)] if patience else []

@@ -1,0 +1,369 @@
+"""Searches for good hyperparameters with Optuna, in any number of processes at once.
+
+A study lives in a journal file, which Optuna locks for every entry; jobs on several nodes work on it
+together, and the same command goes on with an interrupted study. What Optuna leaves open is settled here:
+`n_trials` counts the trials of the whole study, and the trial of a process that died is taken up again.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import json
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from utils.cli.options import EFFORT, OPTUNA, PLACE, SEARCH, SEARCHING, option, options_by_role
+from utils.cli.progress import progress
+from utils.cli.values import Objects, resolve_objects
+from utils.errors import Diverged, Interrupted, UserError, nearest
+from utils.runs.files import locked
+
+if TYPE_CHECKING:
+    import optuna
+
+# Keys of the study's options whose values are classes or functions.
+STUDY_OBJECTS = Objects(
+    modules=("optuna.samplers", "optuna.pruners"),
+    keys=frozenset({"sampler", "pruner", "wrapped_pruner", "independent_sampler", "gamma", "weights"}),
+    late=True,
+)
+OPTIMIZE_OBJECTS = Objects(keys=frozenset({"callbacks", "catch"}), late=True)
+STUDY_HELP = "options of the study; a class given as KEY is made with the options under KEY_kwargs"
+PARAMS_HELP = "what to search: --params.NAME.values LOW HIGH --params.NAME.suggest_kwargs.log"
+# Takes an epoch and its value; ends the trial by an exception if it is pruned.
+Report = Callable[[int, float], None]
+Objective = Callable[[dict[str, Any], Report], float]
+
+
+def study_defaults(direction: str) -> dict[str, Any]:
+    """Return the default options of a study that minimizes or maximizes."""
+    return {
+        "study_name": None,
+        "sampler": "optuna.samplers.GPSampler",
+        "sampler_kwargs": {"deterministic_objective": True},
+        "pruner": "optuna.pruners.PatientPruner",
+        "pruner_kwargs": {
+            "wrapped_pruner": "optuna.pruners.WilcoxonPruner",
+            "wrapped_pruner_kwargs": {"p_threshold": 0.1, "n_startup_steps": 100},
+            "patience": 30,
+            "min_delta": 0.0,
+        },
+        "direction": direction,
+    }
+
+
+@dataclass(kw_only=True)
+class OptimizationOptions:
+    """The search for good hyperparameters."""
+
+    GROUP: ClassVar[str] = SEARCHING
+    KWARGS_GROUP: ClassVar[str] = OPTUNA
+
+    do_optimize: bool = option(False, "search hyperparameters instead of training once")
+    params: dict = option({"lr": {"values": [2e-6, 2e-5], "suggest_kwargs": {}}}, PARAMS_HELP, role=SEARCH)
+    study_kwargs: dict = option(
+        study_defaults("minimize"), STUDY_HELP, role=SEARCH, group=OPTUNA, imports=STUDY_OBJECTS
+    )
+    optimize_kwargs: dict = option(
+        {"n_trials": 2, "gc_after_trial": True, "show_progress_bar": False},
+        "options of optuna's optimize; n_trials counts those of all processes of the study",
+        role=EFFORT,
+        group=OPTUNA,
+        imports=OPTIMIZE_OBJECTS,
+    )
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What to search and how.
+
+    Attributes:
+        name: of the study in its journal.
+        journal: the file that all processes share.
+        study_kwargs: options of the study, see `--study_kwargs`; classes as import paths or themselves.
+        optimize_kwargs: options of `Study.optimize`.
+        params: per hyperparameter `values`, perhaps `type` and `suggest_kwargs`.
+        defaults: the hyperparameters' values without a search, whose types decide how they are suggested.
+        seed: of the sampler.
+    """
+
+    name: str
+    journal: Path
+    study_kwargs: dict[str, Any]
+    optimize_kwargs: dict[str, Any]
+    params: dict[str, dict[str, Any]]
+    defaults: dict[str, Any]
+    seed: int
+
+
+def check_params(params: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Refuse hyperparameters that do not exist or cannot be suggested.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if not params:
+        raise UserError("--params is empty: give what to search, as --params.lr.values 1e-6 1e-4")
+    for name, spec in params.items():
+        if name not in defaults:
+            raise UserError(f"--params.{name}: there is no such hyperparameter{nearest(name, defaults)}")
+        values = spec.get("values") if isinstance(spec, dict) else None
+        if not isinstance(values, list) or not values:
+            raise UserError(f"--params.{name}.values: expected several values, got {values!r}")
+        for key in spec:
+            if key not in ("values", "type", "suggest_kwargs"):
+                raise UserError(f"--params.{name}.{key}: unknown{nearest(key, ('values', 'type', 'suggest_kwargs'))}")
+        kind = suggested_type(spec, defaults[name])
+        if kind != "categorical" and (len(values) != 2 or not all(isinstance(v, (int, float)) for v in values)):
+            raise UserError(f"--params.{name}.values: a range of {kind}s is two numbers, got {values}")
+
+
+def suggested_type(spec: dict[str, Any], default: Any) -> str:
+    """Return how a hyperparameter is suggested: float, int or categorical.
+
+    Raises:
+        UserError: if another type is asked for than the default value allows.
+    """
+    default = default[0] if isinstance(default, list) and default else default
+    is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    requested = spec.get("type")
+    if requested is None:
+        return type(default).__name__ if is_number else "categorical"
+    if requested not in ("float", "int") or not is_number:
+        raise UserError(f"type {requested!r}: float or int, of hyperparameters that are numbers")
+    return requested
+
+
+def suggest(trial: "optuna.Trial", name: str, spec: dict[str, Any], default: Any) -> Any:
+    """Suggest a value, or as many as the default is a list of."""
+    if isinstance(default, list):
+        return [suggest(trial, f"{name}_{index}", spec, value) for index, value in enumerate(default)]
+    kind, values = suggested_type(spec, default), spec["values"]
+    more = spec.get("suggest_kwargs") or {}
+    if kind == "categorical":
+        return trial.suggest_categorical(name, values)
+    method = trial.suggest_int if kind == "int" else trial.suggest_float
+    try:
+        return method(name, min(values), max(values), **more)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--params.{name}: {error}") from None
+
+
+def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
+    """Work on a study until it has its trials.
+
+    Args:
+        settings: of the study.
+        objective: given hyperparameters by name and a function that reports an epoch's value (and ends the
+            trial by an exception if it is pruned), trains and returns the final value.
+
+    Returns:
+        The study as it is then; other processes may still be at work.
+
+    Raises:
+        UserError: for options that Optuna refuses.
+    """
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Of the sampler and the pruners that are the defaults here.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    check_params(settings.params, settings.defaults)
+    kwargs = _instantiate(resolve_objects(settings.study_kwargs, STUDY_OBJECTS, "--study_kwargs"), settings.seed)
+    optimize = dict(resolve_objects(settings.optimize_kwargs, OPTIMIZE_OBJECTS, "--optimize_kwargs"))
+    if optimize.pop("n_jobs", 1) != 1:
+        raise UserError("--optimize_kwargs.n_jobs: start the same command several times instead; they share the study")
+    trials = optimize.get("n_trials")
+    if trials is not None and (type(trials) is not int or trials < 0):
+        raise UserError(f"--optimize_kwargs.n_trials must be a whole number or None, got {trials!r}")
+    known = inspect.signature(optuna.Study.optimize).parameters
+    for name in optimize:
+        if name not in known:
+            raise UserError(f"--optimize_kwargs.{name}: unknown{nearest(name, known)}")
+    if "storage" in kwargs:
+        raise UserError(f"--study_kwargs.storage: studies are kept in a journal file, here {settings.journal}")
+    settings.journal.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        study = optuna.create_study(
+            **{**kwargs, "study_name": settings.name},
+            storage=JournalStorage(JournalFileBackend(str(settings.journal))),
+            load_if_exists=True,
+        )
+    except TypeError as error:
+        raise UserError(f"--study_kwargs: {error}") from None
+    with Worker(study, settings) as worker:
+        worker.work(objective, optimize)
+    return study
+
+
+class Worker:
+    """One process's part in a study.
+
+    Args:
+        study: shared with other processes.
+        settings: of the study.
+    """
+
+    def __init__(self, study: "optuna.Study", settings: StudySettings):
+        self.study = study
+        self.settings = settings
+        self.name = uuid.uuid4().hex[:12]
+        self._stack = contextlib.ExitStack()
+        self._claim: contextlib.ExitStack | None = None
+
+    def __enter__(self) -> "Worker":
+        # Held as long as this process lives; who can take it knows that it does not.
+        self._stack.enter_context(locked(self._lock_file(self.name)))
+        # On a file system without locks nobody can tell, and no trial is taken from anybody.
+        self._locks_work = self._is_alive(self.name)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stack.close()
+        self._lock_file(self.name).unlink(missing_ok=True)
+
+    def _lock_file(self, name: str) -> Path:
+        return self.settings.journal.with_name(f".{self.settings.journal.stem}.{name}.lock")
+
+    def work(self, objective: Objective, optimize: dict[str, Any]) -> None:
+        """Run trials until the study has as many as it should, or its time is over."""
+        wanted = optimize.pop("n_trials", None)
+        timeout = optimize.pop("timeout", None)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        show = optimize.pop("show_progress_bar", False)
+        with progress(total=wanted, desc="trials", disable=not show, leave=True) as bar:
+            while deadline is None or time.monotonic() < deadline:
+                with contextlib.ExitStack() as claim:
+                    # From counting the trials to the beginning of a new one, no other process counts.
+                    claim.enter_context(locked(self._lock_file("claim")))
+                    if not self._is_one_left(wanted):
+                        return
+                    self._claim = claim
+                    self._run_trial(objective, optimize)
+                bar.update()
+
+    def _is_one_left(self, wanted: int | None) -> bool:
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self._is_abandoned(trial):
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                self.study.enqueue_trial(trial.params)
+        counted = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+        return wanted is None or len(self.study.get_trials(deepcopy=False, states=counted)) < wanted
+
+    def _is_abandoned(self, trial: "optuna.trial.FrozenTrial") -> bool:
+        worker = trial.user_attrs.get("worker")
+        # Without a worker, the process ended before it had noted which one it is.
+        return self._locks_work and (worker is None or not self._is_alive(worker))
+
+    def _is_alive(self, worker: str) -> bool:
+        import filelock
+
+        try:
+            with locked(self._lock_file(worker), wait=False):
+                pass
+        except filelock.Timeout:
+            return True
+        self._lock_file(worker).unlink(missing_ok=True)
+        return False
+
+    def _run_trial(self, objective: Objective, optimize: dict[str, Any]) -> None:
+        number = len(self.study.get_trials(deepcopy=False))
+        _reseed(self.study, self.settings, number)
+        started: list[optuna.Trial] = []
+
+        def run(trial: "optuna.Trial") -> float:
+            started.append(trial)
+            trial.set_user_attr("worker", self.name)
+            self._claim.close()
+            return self._evaluate(trial, objective)
+
+        try:
+            self.study.optimize(run, n_trials=1, **optimize)
+        except (Interrupted, KeyboardInterrupt):
+            if started:
+                self.study.enqueue_trial(started[0].params)
+            raise
+
+    def _evaluate(self, trial: "optuna.Trial", objective: Objective) -> float:
+        import optuna
+
+        settings = self.settings
+        values = {name: suggest(trial, name, spec, settings.defaults[name]) for name, spec in settings.params.items()}
+        shown = ", ".join(f"{name} {value}" for name, value in values.items())
+        print(f"trial {trial.number}: {shown}", flush=True)
+
+        def report(step: int, value: float) -> None:
+            trial.report(value, step)
+            if trial.should_prune():
+                print(f"trial {trial.number}: pruned after {step} epochs", flush=True)
+                raise optuna.TrialPruned
+
+        try:
+            value = objective(values, report)
+        except Diverged as error:
+            print(f"trial {trial.number}: {str(error).splitlines()[0]}", flush=True)
+            raise optuna.TrialPruned from error
+        print(f"trial {trial.number}: {value:.6g}", flush=True)
+        return value
+
+
+def _instantiate(kwargs: dict[str, Any], seed: int, where: str = "--study_kwargs") -> dict[str, Any]:
+    """Make objects of the classes among options: KEY with the options under KEY_kwargs."""
+    made = {}
+    for key, value in kwargs.items():
+        if key.endswith("_kwargs") and key.removesuffix("_kwargs") in kwargs:
+            continue
+        if inspect.isclass(value):
+            own = _instantiate(kwargs.get(f"{key}_kwargs") or {}, seed, f"{where}.{key}_kwargs")
+            try:
+                if key == "sampler" and "seed" in inspect.signature(value).parameters:
+                    own = {"seed": seed, **own}
+                value = value(**own)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{where}.{key}: {error}") from None
+        if value is not None:
+            made[key] = value
+    return made
+
+
+def _reseed(study: "optuna.Study", settings: StudySettings, number: int) -> None:
+    """Make the next trial's suggestions depend on its number: processes must not suggest the same."""
+    kwargs = resolve_objects(settings.study_kwargs, STUDY_OBJECTS, "--study_kwargs")
+    if "seed" not in (kwargs.get("sampler_kwargs") or {}):
+        sampler = _instantiate(kwargs, (settings.seed + number) % 2**32).get("sampler")
+        if sampler is not None:
+            study.sampler = sampler
+
+
+def free_in_study(options_class: type) -> list[str]:
+    """Return the options that may change while a study goes on."""
+    return options_by_role(options_class, PLACE, EFFORT)
+
+
+def study_name(
+    options: OptimizationOptions, settings: dict[str, Any], files: list[dict[str, str]], free: Collection[str]
+) -> str:
+    """Return the name of a study: the given one, or one that the same options and data always give.
+
+    Args:
+        options: with the study's.
+        settings: all options as they go to run.json.
+        files: the data, each with its sha256.
+        free: options that may change while a study goes on, by their roles.
+    """
+    given = options.study_kwargs.get("study_name")
+    if given is not None:
+        return str(given)
+    content = {name: value for name, value in settings.items() if name not in free}
+    content["data"] = [file["sha256"] for file in files]
+    key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return "-".join([str(options.study_kwargs.get("direction")), *options.params, key])

@@ -1,26 +1,19 @@
 """Fixtures: small inputs that the project writes itself, and the scripts run in this process or in others."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from demo.build import build, build_corpus, build_model, make_texts
-from tests.forked import ForkedScript
+from tests.factories import REAL_CORPUS, Inputs, skip
 from utils.cli.script import run_script
 
 # Processes that share a core wait for each other's threads; and equal numbers take equally many threads.
 os.environ["OMP_NUM_THREADS"] = "1"
-PROJECT = Path(__file__).resolve().parent.parent
-REAL_CORPUS = os.environ.get("CORPUS_PATH")
-FAST = ["--num_epochs", "2", "--learning_rate", "1e-3", "--attention_dropout", "0", "--batch_size", "8"]
-# Numbers that are compared must not depend on whether this machine computes in bf16.
-FAST += ["--precision", "fp32"]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -33,24 +26,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
             return "slurm" if nodeid.startswith("tests/slurm/") else super()._split_scope(nodeid)
 
     return Scheduling(config, log)
-
-
-def skip(reason: str) -> None:
-    """Skip a test that this machine cannot run; with $NO_SKIPS set, as in continuous integration, fail it."""
-    (pytest.fail if os.environ.get("NO_SKIPS") else pytest.skip)(reason)
-
-
-@dataclass
-class Inputs:
-    """A corpus, a registry whose model is called tiny, and where results go."""
-
-    corpus: Path
-    registry: Path
-    folder: Path
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"CORPUS_PATH": str(self.corpus), "MODEL_REGISTRY": str(self.registry)}
 
 
 @pytest.fixture(scope="session")
@@ -86,21 +61,10 @@ def inputs(small, tmp_path, monkeypatch) -> Inputs:
     return made
 
 
-def typed_registry(inputs: Inputs) -> Path:
-    """Write a registry that has the tiny model for texts and, as tiny-ipa, for phonemes; returns its path."""
-    import json
-
-    content = json.loads(inputs.registry.read_text(encoding="utf-8"))
-    content["tiny"]["checkpoint"] = str(inputs.registry.parent / "tiny-xlmr")
-    path = inputs.folder / "typed.json"
-    path.write_text(json.dumps(content | {"tiny-ipa": content["tiny"]}), encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="session")
 def lm_inputs(tmp_path_factory) -> Path:
     """Tiny language models of three kinds (gpt2, bert, t5), and files of examples."""
-    from tests.lm_models import build_inputs
+    from tests.factories import build_inputs
 
     return build_inputs(tmp_path_factory.mktemp("lm"))
 
@@ -126,31 +90,6 @@ def invoke(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
         return end.value.code, output.out, output.err
 
     return run
-
-
-def start(
-    script: str, *arguments: str, cwd: Path, prefix: tuple[str, ...] = (), **environment: str
-) -> "subprocess.Popen | ForkedScript":
-    """Start a script in a process of its own, its output as text."""
-    # huggingface_hub reads its variables when it is imported.
-    if not prefix and not any(name.startswith("HF_") for name in environment):
-        return ForkedScript(script, [*map(str, arguments)], cwd, {**os.environ, **environment})
-    return subprocess.Popen(
-        [sys.executable, *prefix, str(PROJECT / script), *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process: "subprocess.Popen | ForkedScript", status: int = 0) -> str:
-    """Wait for a process and return its output; fails unless it ends with `status`."""
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == status, output
-    return output
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import sys
 import evaluate
 import finetune
 from demo.build import build_corpus
-from tests.conftest import PROJECT
+from tests.factories import PROJECT
 
 
 def test_the_corpus_has_every_register_in_three_languages(demo):

@@ -9,8 +9,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.conftest import PROJECT, Inputs, finish, start
-from tests.test_training import small_model_without_dropout
+from tests.factories import PROJECT, Inputs, small_model_without_dropout
+from tests.processes import finish, start
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 COMMAND = ["--model_name", "tiny", "--train_langs", "en-fr", "--num_epochs", "2", "--learning_rate", "1e-3"]

@@ -1,108 +1,15 @@
 """download_model.py against a small server on the loopback that answers the hub's API."""
 
-import hashlib
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.conftest import FAST, finish, start
+from tests.factories import COMMITS, FAST, Hub
+from tests.processes import finish, start
 
-COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 TOKEN = "hf_secretsecretsecretsecretsecret"
-
-
-class Hub(ThreadingHTTPServer):
-    """A hub with one repository, someone/tiny, whose revision v1 has an older README."""
-
-    def __init__(self, folder, handler=None):
-        super().__init__(("127.0.0.1", 0), handler or Handler)
-        self.files = {path.name: path.read_bytes() for path in folder.iterdir()}
-        self.files |= {
-            "pytorch_model.bin": b"a pickle that must not be fetched",
-            "README.md": b"a card",
-            "onnx/model.onnx": b"another format",
-        }
-        self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.stalled = threading.Event()
-        self.stall_weights = False
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body):
-        hub = self.server
-        hub.requests.append((self.command, self.path, dict(self.headers)))
-        path = self.path.split("?")[0]
-        if path.startswith("/api/models/someone/tiny"):
-            revision = next((path.rpartition(part)[2] for part in ("/revision/", "/tree/") if part in path), "main")
-            commit = COMMITS.get(revision, revision if revision in COMMITS.values() else None)
-            if commit and "/tree/" in path:
-                entries = self.server.files.items()
-                return self.reply(
-                    json.dumps(
-                        [
-                            {"type": "file", "path": name, "size": len(content), "oid": "c" * 40}
-                            for name, content in entries
-                        ]
-                    ).encode()
-                )
-            if commit:
-                siblings = [{"rfilename": name} for name in hub.files]
-                return self.reply(json.dumps({"id": "someone/tiny", "sha": commit, "siblings": siblings}).encode())
-        elif path.startswith("/someone/tiny/resolve/"):
-            commit, _, name = path.removeprefix("/someone/tiny/resolve/").partition("/")
-            if name in hub.files:
-                return self.send_file(hub.files[name], COMMITS.get(commit, commit), body, name)
-        code = "RevisionNotFound" if "someone/tiny" in path else "RepoNotFound"
-        return self.reply(b'{"error": "not found"}', 404, {"X-Error-Code": code})
-
-    def send_file(self, content, commit, body, name):
-        headers = {
-            "X-Repo-Commit": commit,
-            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
-            "Accept-Ranges": "bytes",
-        }
-        begin = int(self.headers.get("Range", "bytes=0-").split("=")[1].split("-")[0])
-        if begin:
-            headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
-        content = content[begin:]
-        if body and name == "model.safetensors" and self.server.stall_weights:
-            self.send_response(200)
-            for key, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-            self.wfile.flush()
-            self.server.stalled.set()
-            # Until the client goes away.
-            self.rfile.read()
-            return
-        self.reply(content if body else b"", 206 if begin else 200, headers, len(content))
-
-    def reply(self, content, status=200, headers=None, length=None):
-        self.send_response(status)
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(content) if length is None else length))
-        self.end_headers()
-        self.wfile.write(content)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 
 import evaluate
 import finetune
-from tests.conftest import FAST, Inputs, finish, start
+from tests.factories import FAST, Inputs
+from tests.processes import finish, start
 
 TRAINED = ["--model_name", "tiny", "--train_langs", "en-fr", "--precision", "fp32"]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import finetune
-from tests.conftest import FAST, finish, start
+from tests.factories import FAST
+from tests.processes import finish, start
 from utils.runs.files import read_json, sha256_of_file
 from utils.training.options import prepare_tracker
 
@@ -173,10 +174,10 @@ def test_no_epochs_save_the_pretrained_model_with_a_new_head(inputs, invoke):
 
 
 def test_resume_points_elsewhere(inputs, invoke, monkeypatch):
-    from utils.runs import resume
+    from utils.training import trainer
 
     kept = []
-    monkeypatch.setattr(resume, "remove_incomplete", lambda folder: kept.append(folder) or [])
+    monkeypatch.setattr(trainer, "remove_incomplete", lambda folder: kept.append(folder) or [])
     command = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "1", "--subfolder", "s"]
     assert invoke(finetune, *command, "--checkpoints_dir", "elsewhere")[0] == 0
     assert [str(folder) for folder in kept] == ["elsewhere/s/tiny-en"]

@@ -1,8 +1,6 @@
 """finetune_lm.py from the command line to the files it writes, on tiny models of the three kinds."""
 
-import csv
 import gzip
-import io
 import json
 import math
 import os
@@ -18,18 +16,9 @@ import yaml
 from transformers import AutoTokenizer
 
 import finetune_lm
-from tests.conftest import finish, skip, start
-from tests.lm_models import FILES, KINDS, TRAIN, build, write_texts
+from tests.factories import FILES, KINDS, TRAIN, build_lm, only_folder, rows_of, skip, write_texts
+from tests.processes import finish, start
 from utils.models.loading import load_language_model
-
-
-def rows_of(path):
-    return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode())))
-
-
-def only_folder(here, train="train", model="gpt2"):
-    (folder,) = (here / "outputs" / train / model).glob("2*")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -435,7 +424,7 @@ def fillers(tmp_path_factory):
     if not path.is_file():
         skip("LM_DATA_PATH does not name a folder with combined_fillers.txt.gz")
     texts = gzip.decompress(path.read_bytes()).decode().splitlines()
-    return path.resolve(), texts, build("gpt2", texts, tmp_path_factory.mktemp("real") / "gpt2")
+    return path.resolve(), texts, build_lm("gpt2", texts, tmp_path_factory.mktemp("real") / "gpt2")
 
 
 def test_all_real_sentences_in_one_go(fillers, tmp_path, monkeypatch, invoke):

@@ -6,30 +6,13 @@ import json
 import signal
 import time
 
-import pytest
-
-from tests.conftest import finish, start
+from tests.processes import COMMAND, finish, start, stop_at
 
 # Enough steps per epoch (12 of 4 texts) to be hit in the middle of one; dropout stays on.
-COMMAND = ["--model_name", "tiny", "--train_langs", "en", "--num_epochs", "4", "--batch_size", "4"]
-COMMAND += ["--learning_rate", "1e-3", "--early_stopping_patience", "9"]
 
 
 def run(inputs, *extra, status=0):
     return finish(start("finetune.py", *COMMAND, *extra, cwd=inputs.folder), status)
-
-
-def stop_at(inputs, text, signum, *extra):
-    """Send a signal when the output holds a line that starts with `text`; returns the exit status and the rest."""
-    process = start("finetune.py", *COMMAND, *extra, cwd=inputs.folder)
-    for line in process.stdout:
-        if line.startswith(text):
-            process.send_signal(signum)
-            break
-    else:
-        pytest.fail(f"no line starts with {text!r}")
-    output, _ = process.communicate(timeout=120)
-    return process.returncode, output
 
 
 def weights(inputs, subfolder):
@@ -129,7 +112,7 @@ def test_resuming_with_other_options_or_other_data_is_refused(inputs, small):
     with (inputs.folder / "corpus/corpus/train/en.tsv").open("a") as file:
         file.write("IN\tone more text\n")
     output = run(inputs, "--corpus_path", str(inputs.folder / "corpus"), status=2)
-    assert "the corpus files have changed" in output
+    assert "the data files have changed" in output
     assert "going on from" in run(inputs)
 
 

@@ -6,49 +6,14 @@ import numpy as np
 import pytest
 
 import post_eval
+from tests.factories import LANGS, REGISTERS, check_layout, write_results
 from utils.evaluation.metrics import (
     METRICS,
-    confidence_intervals,
-    confusion_matrix,
-    per_register_metrics,
-    summary_metrics,
 )
 from utils.evaluation.results import load_results
 from utils.evaluation.selection import select_grid, select_matrices, shared_first
 from utils.figures.cfm import confusion_figure
 from utils.figures.tve import train_vs_eval_figure
-
-REGISTERS = ["IN", "OP", "RN", "JN", "HI", "LY", "ND", "AD"]
-LANGS = sorted(
-    {"al", "ar", "ca", "de", "en", "es", "fa", "fi", "fr", "hi", "id", "jp", "no"}
-    | {"pt", "ru", "sv", "tr", "ur", "zh"}
-)
-
-
-def write_results(folder, model, train_langs, eval_langs, num_texts=400):
-    """Write the results of an imagined model, in the files that evaluate.py and finetune.py write."""
-    generator = np.random.default_rng(len(model + train_langs))
-    run = folder / f"{model}-{train_langs}"
-    (run / "eval").mkdir(parents=True)
-    for lang in eval_langs:
-        labels = generator.choice([0, 1, 2, 3, 4, 6], size=num_texts)
-        predictions = np.where(generator.random(num_texts) < 0.7, labels, generator.integers(0, 7, size=num_texts))
-        matrix = confusion_matrix(labels, predictions, 8)
-        result = {
-            "model": model,
-            "train_langs": train_langs,
-            "eval_lang": lang,
-            "num_texts": num_texts,
-            **{name: float(value) for name, value in summary_metrics(matrix).items()},
-            "registers": REGISTERS,
-            "per_register": per_register_metrics(matrix, REGISTERS),
-            "confusion_matrix": matrix.tolist(),
-            "confidence_intervals": confidence_intervals(matrix, 1, 100),
-        }
-        (run / "eval" / f"{lang}.json").write_text(json.dumps(result))
-    counts = dict(zip(REGISTERS, [9_000, 12_345, 7, 4_100, 800, 3, 1_500, 0], strict=True))
-    record = {"status": "complete", "train_registers": counts, "validation_registers": counts}
-    (run / "run.json").write_text(json.dumps(record))
 
 
 @pytest.fixture
@@ -57,34 +22,6 @@ def results(tmp_path, monkeypatch):
     for model, train in itertools.product(("mbert", "xlmr-large"), ("en", "fr", "en-fr")):
         write_results(tmp_path / "outputs", model, train, ["en", "fr", "tr"])
     return tmp_path / "outputs"
-
-
-def texts_of(figure):
-    """Every text of a figure with its box in pixels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.text import Text
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
-
-
-def check_layout(figure):
-    """No text leaves the figure, no two texts overlap."""
-    boxes = texts_of(figure)
-    width, height = figure.canvas.get_width_height()
-    for text, box in boxes:
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, f"{text!r} leaves the figure"
-    corners = np.array([[box.x0, box.y0, box.x1, box.y1] for _, box in boxes])
-    overlap_x = np.minimum(corners[:, None, 2], corners[None, :, 2]) - np.maximum(
-        corners[:, None, 0], corners[None, :, 0]
-    )
-    overlap_y = np.minimum(corners[:, None, 3], corners[None, :, 3]) - np.maximum(
-        corners[:, None, 1], corners[None, :, 1]
-    )
-    first, second = np.nonzero(np.triu((overlap_x > 1) & (overlap_y > 1), k=1))
-    assert not len(first), [(boxes[i][0], boxes[j][0]) for i, j in zip(first, second, strict=True)]
 
 
 @pytest.mark.fault(11)

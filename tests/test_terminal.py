@@ -9,8 +9,7 @@ import termios
 import pytest
 
 import post_eval
-from tests.conftest import PROJECT
-from tests.test_post_eval import write_results
+from tests.factories import PROJECT, write_results
 
 SCRIPTS = ["finetune.py", "evaluate.py", "finetune_lm.py", "grid_search.py", "finetuning_generator.py"]
 SCRIPTS += ["run_pipeline.py"]

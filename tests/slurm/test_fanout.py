@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from tests.conftest import Inputs
-from tests.slurm.conftest import MAX_ARRAY_SIZE, Site
+from tests.factories import Inputs
+from tests.slurm.site import MAX_ARRAY_SIZE, Site
 
 RECIPE = "--num_epochs 1 --batch_size 8 --learning_rate 1e-3 --precision fp32"
 LANGS = "en fr en-fr"
@@ -97,13 +97,13 @@ def test_status_tables(fanout):
 def test_a_failed_job_has_the_status_of_the_script_and_is_seen(fanout):
     site = fanout[0]
     arguments = ["--langs", "en", "--subfolder", "bad"]
-    jobs, _ = site.submit("train", *arguments, "--options", "--learning_rate -1")
+    jobs, _ = site.submit("train", *arguments, "--options", "--max_length 100000")
     awaiting, _ = site.submit("eval", *arguments, "--after", jobs[0])
     # Nor does an evaluation wait for ever for a training that has failed.
     site.wait(*jobs, *awaiting)
     assert not (site.folder / "outputs/bad/tiny-en/eval.txt").exists()
     assert site.job(f"{jobs[0]}_0")["ExitCode"] == "2:0"
-    assert "--learning_rate must be above 0" in site.text("outputs/bad/tiny-en/train.txt")
+    assert "--max_length 100000: this model takes at most" in site.text("outputs/bad/tiny-en/train.txt")
     table = site.submit("train", *arguments, "--status")[1]
     assert re.search(r"^tiny-en +failed ", table, re.MULTILINE), table
     # Nothing is trained, so nothing can be evaluated.

@@ -12,8 +12,7 @@ import pytest
 import finetuning_generator
 import grid_search
 import run_pipeline
-from tests.conftest import skip, typed_registry
-from tests.test_pipeline import write_news
+from tests.factories import skip, typed_registry, write_news
 from utils.cli.parser import OptionParser
 from utils.runs.files import read_json
 from utils.training.classifier_options import FinetuneOptions

@@ -6,8 +6,7 @@ import signal
 
 import pytest
 
-from tests.conftest import FAST
-from tests.test_training import small_model_without_dropout
+from tests.factories import FAST, small_model_without_dropout
 
 RECIPE = [*FAST, "--num_epochs", "4", "--batch_size", "4"]
 OPTIONS = ["--langs", "en", "--options", " ".join(RECIPE)]

@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from tests.conftest import FAST, finish, start
+from tests.factories import FAST
+from tests.processes import finish, start
 
 RECIPE = [*FAST, "--num_epochs", "100", "--batch_size", "4"]
 OPTIONS = ["--langs", "en", "--options", " ".join(RECIPE)]

@@ -2,31 +2,31 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT
-from tests.test_readme import README
+from tests.factories import PROJECT, README
 
 
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
         ("train", ["--models", "tiny big"], "model 'big' is not in"),
-        ("train", ["--langs", "en xx"], "language 'xx' has no file"),
+        ("train", ["--langs", "en xx"], "language 'xx' has no train file"),
         ("train", ["--langs", "en-fr-en"], "language 'en' is given twice in 'en-fr-en'"),
         ("train", ["--langs", "../en"], "'../en' is not a language name"),
-        ("train", ["--subfolder", "../s"], "subfolder must be below outputs, got '../s'"),
-        ("train", ["--max_jobs", "0"], "--max_jobs must be a positive whole number, got '0'"),
-        ("train", ["--modles", "tiny"], "unknown option --modles; known: models"),
-        ("train", ["--models"], "--models needs a value"),
+        ("train", ["--subfolder", "../s"], "--subfolder must be a folder below the output folder, got '../s'"),
+        ("train", ["--max_jobs", "0"], "--max_jobs must be at least 1, got 0"),
+        ("train", ["--modles", "tiny"], "unknown option --modles; did you mean '--models'?"),
+        ("train", ["--models"], "argument --models: expected one argument"),
         ("train", ["--output_dir", "/sys/outputs"], "cannot write to /sys/outputs/jobs"),
         ("train", ["--accelerate_config", "nowhere.yaml"], "cannot read nowhere.yaml"),
         ("eval", ["--eval_langs", "en-fr", "--langs", "en"], "eval_langs are single languages, got 'en-fr'"),
-        ("eval", ["--eval_langs", "xx", "--langs", "en"], "language 'xx' has no file"),
+        ("eval", ["--eval_langs", "xx", "--langs", "en"], "language 'xx' has no test file"),
         ("eval", ["--after", "77", "--langs", "en"], "--after 77: not a job of submit_train_jobs.sh"),
         ("eval", ["--after", "a;b", "--langs", "en"], "--after takes the job ids that sbatch printed"),
         ("eval", [], "no trained models in outputs"),
@@ -35,32 +35,21 @@ from tests.test_readme import README
 def test_mistakes_are_refused_before_anything_is_submitted(site, kind, arguments, message):
     jobs, output = site.submit(kind, *arguments, status=2)
     assert not jobs and not site.queue()
-    assert re.fullmatch(rf"submit_{kind}_jobs\.sh: error: .*\n", output), output
+    assert re.fullmatch(rf"submit_{kind}_jobs\.sh: error: .*\n(see .* --help\n)?", output), output
     assert message in output
 
 
 def test_a_malformed_registry_is_refused(site):
     registry = site.folder / "models.json"
     site.environment["MODEL_REGISTRY"] = str(registry)
-    for text in ('{"tiny": "a"', '["a"]', "", '{"tiny": {"checkpoint": "a}"'):
+    for text, message in (
+        ('{"tiny": "a"', "line 1: not valid JSON"),
+        ('["a"]', 'expected {"abbreviation": "checkpoint", ...}'),
+        ("", "line 1: not valid JSON"),
+        ('{"tiny": {"checkpoint": "a", "sbatch_train": "\'"}}', 'sbatch_train "\'": No closing quotation'),
+    ):
         registry.write_text(text, encoding="utf-8")
-        assert "is not a registry of models" in site.submit("train", "--langs", "en", status=2)[1]
-
-
-def test_without_slurm_the_reason_is_said_and_a_dry_run_works(site):
-    # A path with the usual commands and nothing of Slurm's or Python's.
-    commands = site.folder / "bin"
-    commands.mkdir()
-    for name in ("bash", "env", "dirname", "basename", "id", "mkdir", "date", "sed", "wc", "cat"):
-        (commands / name).symlink_to(shutil.which(name))
-    site.environment["PATH"] = str(commands)
-    _, output = site.submit("train", "--langs", "en fr", status=2)
-    assert "sbatch not found: run this on a login node of a Slurm cluster" in output
-    _, output = site.submit("train", "--langs", "en fr", "--dry_run")
-    assert "sbatch --parsable --array=0-1 " in output
-    assert not (site.folder / "outputs").exists()
-    _, output = site.submit("train", "--langs", "en fr", "--status")
-    assert "2 never submitted" in output
+        assert message in site.submit("train", "--langs", "en", status=2)[1]
 
 
 def test_without_an_answer_of_the_queue_nothing_is_submitted(site):
@@ -106,7 +95,7 @@ def test_training_may_wait_for_another_job(site):
 
 def test_variables_at_the_top_are_the_defaults(site):
     """Users edit them; options of the same names win."""
-    for name in ("submit_train_jobs.sh", "submit_eval_jobs.sh", "utils", "run_train.sh", "model2chckpt.json"):
+    for name in ("submit_train_jobs.sh", "submit_eval_jobs.sh", "utils", "run_train.sh", "model2chckpt.json", "config"):
         copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
         copy(PROJECT / name, site.folder / name)
     script = site.folder / "submit_train_jobs.sh"
@@ -116,6 +105,18 @@ def test_variables_at_the_top_are_the_defaults(site):
     assert "tiny-fr tiny-en-fr\n" in output
     assert "outputs/s/jobs/train-" in output
     assert "tiny-es\n" in site.run(script, "--dry_run", "--langs", "es")
+
+
+def test_names_reach_the_script_as_they_are(site):
+    """From the command line through sbatch and the job's shell, nothing of them is run."""
+    folder, cache = "it's $(touch X) `touch X`; touch X", 'a "b" $(touch X)'
+    recipe = f"--num_epochs 1 --batch_size 8 --max_train_texts 8 --cache_dir {shlex.quote(cache)}"
+    (job,), _ = site.submit("train", "--langs", "en", "--subfolder", folder, "--options", recipe)
+    site.wait(job)
+    record = site.record(f"{folder}/tiny-en")
+    assert record["status"] == "complete", site.text(f"outputs/{folder}/tiny-en/train.txt")
+    assert (record["options"]["subfolder"], record["options"]["cache_dir"]) == (folder, cache)
+    assert (site.folder / cache).is_dir() and not list(site.folder.rglob("X"))
 
 
 @pytest.mark.parametrize("kind", ["train", "eval"])

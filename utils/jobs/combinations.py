@@ -61,6 +61,12 @@ class Plan:
     different: list[tuple[Combination, list[str]]] = field(default_factory=list)
 
 
+def check_argument(word: str) -> None:
+    """Raise a `UserError` for what cannot be part of a manifest's line."""
+    if re.search(r"[\t\n\r\0]", word):
+        raise UserError(f"tabs and line breaks cannot be passed to a job, got {word!r}")
+
+
 class Planner:
     """Finds the combinations and plans what is to be done for them.
 
@@ -83,6 +89,8 @@ class Planner:
         if not all(re.fullmatch(r"[0-9]+", job) for job in self.after):
             raise UserError(f"--after takes the job ids that sbatch printed, as 12 or 12:13, got {options.after!r}")
         self.extra = self.split_options()
+        for word in (options.subfolder, options.output_dir, options.models_dir, *self.extra):
+            check_argument(word)
         self.script = self.check_options()
         self.texts: TextSource = open_texts(self.script, None)
         registry = getattr(self.script, "model_registry", None)
@@ -186,8 +194,7 @@ class Planner:
         langs = " ".join(combination.missing) or "-"
         words = [str(combination.layout.outputs), langs, *own, *self.more_arguments(combination), *force, *self.extra]
         for word in words:
-            if re.search(r"[\t\n\r\0]", word):
-                raise UserError(f"tabs and line breaks cannot be passed to a job, got {word!r}")
+            check_argument(word)
         wait, index = self.wait_of(combination)
         return Work(combination.name, "\t".join(words), wait, index, self.need_of(combination.spec))
 

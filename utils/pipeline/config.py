@@ -15,7 +15,7 @@ lora are merged key by key.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ class PipelineFile:
         if not isinstance(given, dict):
             raise self._error(where, f"expected a mapping, got {given!r}")
         self._check_keys(given, where, known)
-        hyperparameters = set(FinetuneOptions.__dataclass_fields__) - set(LORA_KEYS.values())
+        hyperparameters = {field.name for field in fields(FinetuneOptions)} - set(LORA_KEYS.values())
         for key, names in (("training_args", hyperparameters), ("lora", LORA_KEYS)):
             if key in given:
                 if not isinstance(given[key], dict):

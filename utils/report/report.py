@@ -144,7 +144,7 @@ def write_report(path: Path, data: dict[str, Any]) -> Path:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
     # A "<" of the data would end the script element that holds it.
     content = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    own = {"css": ("report.css",), "js": ("report.js", "report_pages.js")}
+    own = {"css": ("report.css",), "js": ("report.js", "pages.js")}
     parts = {
         # The project's own files.
         name: Markup("\n".join((TEMPLATES / file).read_text(encoding="utf-8") for file in files))  # noqa: S704

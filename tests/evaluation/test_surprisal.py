@@ -1,0 +1,238 @@
+"""Surprisals equal a direct computation in float64, and every row says what it is about."""
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import math
+import tracemalloc
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from tests.factories import TEXTS, build_lm
+from utils.data.lm_examples import TextExamples
+from utils.data.masking import expand_with_masks, identity, mask_random_spans, mask_random_tokens
+from utils.data.text_files import open_text_file
+from utils.evaluation.surprisal import RowWriter, TokenTable, columns_of, file_rows, write_test_results
+from utils.models.loading import load_language_model
+
+SHORT = [" ".join(text.split()[: 4 + index % 9]) for index, text in enumerate(TEXTS[:40])]
+KINDS = {"gpt2": "lm", "bert": "mlm", "t5": "seq2seq"}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    made = {}
+    for kind, task in KINDS.items():
+        build_lm(kind, TEXTS, folder / kind)
+        model = load_language_model(folder / kind, task).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                # Predictions that are far from equal probabilities.
+                parameter *= 3
+        made[kind] = model, AutoTokenizer.from_pretrained(folder / kind)
+    return made
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "texts.txt.gz"
+    path.write_bytes(gzip.compress("\n".join(SHORT).encode()))
+    lines = [json.dumps({"item": 100 + index, "tags": ["a"], "token": "xyz"}) for index in range(40)]
+    (tmp_path / "texts_metadata.json.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    return path
+
+
+def examples_of(path, kind, tokenizer, function=identity, **kwargs):
+    data = next(open_text_file(path).chunks(1000))
+    return TextExamples("texts", data, tokenizer, KINDS[kind], 128, function, kwargs)
+
+
+def direct(model, task, input_ids, labels):
+    """Surprisals of all labels of one example by itself, in float64: {position: bits}."""
+    model = model.double()
+    inputs = {"input_ids": torch.tensor([input_ids])}
+    if task == "seq2seq":
+        inputs["labels"] = torch.tensor([labels])
+    with torch.no_grad():
+        bits = model(**inputs).logits[0].log_softmax(-1) / -math.log(2)
+    shift = task == "lm"
+    return {i: float(bits[i - shift, label]) for i, label in enumerate(labels) if label != -100 and i >= shift}
+
+
+CASES = [
+    ("gpt2", identity, {}),
+    ("bert", mask_random_tokens, {"replacement_props": {"mask": 1, "random": 0, "original": 0}}),
+    ("bert", expand_with_masks, {}),
+    ("bert", identity, {}),
+    ("t5", mask_random_spans, {}),
+    ("t5", identity, {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "function", "kwargs"), CASES)
+def test_equal_to_a_direct_computation(loaded, file, kind, function, kwargs):
+    """In single precision, predictions as peaked as these are off by 1e-4 bits."""
+    model, tokenizer = loaded[kind]
+    data = examples_of(file, kind, tokenizer, function, **kwargs)
+    rows = file_rows(TokenTable(tokenizer, KINDS[kind]), model.double(), data, 7)
+    found = iter(rows)
+    for number, (ids, labels) in enumerate(zip(data.rows["input_ids"], data.rows["labels"], strict=True)):
+        expected = direct(model, KINDS[kind], ids, labels)
+        for position, bits in expected.items():
+            row = next(found)
+            assert row["token_id"] == labels[position]
+            assert row["line"] == data.items[number] + 1
+            assert row["original_text"] == data.texts[number]
+            assert abs(row["surprisal_bits"] - bits) < 1e-5
+            assert row["predicted_token_surprisal_bits"] <= row["surprisal_bits"]
+    assert next(found, None) is None
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "t5"])
+def test_words_are_put_together(loaded, file, kind):
+    model, tokenizer = loaded[kind]
+    rows = file_rows(TokenTable(tokenizer, KINDS[kind]), model.float(), examples_of(file, kind, tokenizer), 8)
+    for line in range(1, 41):
+        own = [row for row in rows if row["line"] == line and not row["token_is_special"]]
+        words = {}
+        for row in own:
+            words.setdefault(row["word_num"], []).append(row)
+        assert list(words) == list(range(len(SHORT[line - 1].split())))
+        for number, parts in words.items():
+            assert [part["token_num_in_word"] for part in parts] == list(range(len(parts)))
+            assert [part["token_is_start_of_word"] for part in parts] == [True] + [False] * (len(parts) - 1)
+            assert all(part["token_is_word"] == (len(parts) == 1) for part in parts)
+            assert "".join(parts[0]["word"].split()) == SHORT[line - 1].split()[number]
+            total = sum(part["surprisal_bits"] for part in parts)
+            assert all(part["word_surprisal_bits"] == pytest.approx(total) for part in parts)
+
+
+def test_unknown_words_are_words(loaded, tmp_path):
+    model, tokenizer = loaded["bert"]
+    path = tmp_path / "odd.txt.gz"
+    path.write_bytes(gzip.compress("The \u2603 is cold".encode()))
+    rows = file_rows(TokenTable(tokenizer, "mlm"), model.float(), examples_of(path, "bert", tokenizer), 8)
+    (row,) = (row for row in rows if row["token_id"] == tokenizer.unk_token_id)
+    assert (row["word_num"], row["token_is_special"], row["token_is_word"]) == (1, False, True)
+
+
+def test_words_of_spans(loaded, file):
+    """Labels of sentinels and spans: each span begins a word, and so does each mark of a space."""
+    model, tokenizer = loaded["t5"]
+    rows = file_rows(
+        TokenTable(tokenizer, "seq2seq"), model.float(), examples_of(file, "t5", tokenizer, mask_random_spans), 8
+    )
+    specials = [row for row in rows if row["token_is_special"]]
+    assert {row["token"] for row in specials} >= {"<extra_id_0>", "<extra_id_1>"}
+    assert all(row["word"] is None and row["word_num"] is None for row in specials)
+    for before, row in itertools.pairwise(rows):
+        if row["line"] == before["line"] and not row["token_is_special"]:
+            piece = tokenizer.convert_ids_to_tokens(row["token_id"])
+            assert row["token_is_start_of_word"] == (before["token_is_special"] or piece.startswith("\u2581"))
+
+
+def test_metadata_in_every_row(loaded, file):
+    model, tokenizer = loaded["gpt2"]
+    rows = file_rows(
+        TokenTable(tokenizer, "lm"), model.float(), examples_of(file, "gpt2", tokenizer), 8, {"dataset_name": "d"}
+    )
+    assert all(row["item"] == 99 + row["line"] and row["tags"] == '["a"]' for row in rows)
+    assert all(row["metadata_token"] == "xyz" and row["token"] != "xyz" for row in rows)
+    assert set(rows[0]) == set(columns_of([open_text_file(file)], "dataset_name"))
+
+
+def read(path):
+    return list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode())))
+
+
+def write(path, file, loaded, monkeypatch, keep_parts=None, max_examples=None):
+    from utils.evaluation import surprisal
+
+    monkeypatch.setattr(surprisal, "CHUNK", 16)
+    model, tokenizer = loaded["gpt2"]
+
+    class Progress:
+        examples = 0
+
+        def update(self, count):
+            self.examples += count
+
+    progress = Progress()
+    computed = []
+
+    def make(text_file, part, first):
+        computed.append(first)
+        return TextExamples(text_file.name, part, tokenizer, "lm", 128, identity, first_item=first)
+
+    count = write_test_results(
+        path, [open_text_file(file)], make, model.float(), TokenTable(tokenizer, "lm"), 8,
+        max_examples=max_examples, keep_parts=keep_parts, progress=progress,
+    )  # fmt: skip
+    return count, progress.examples, computed
+
+
+def test_results_are_written_part_by_part(loaded, file, tmp_path, monkeypatch):
+    path = tmp_path / "x-test_results.csv.gz"
+    count, seen, computed = write(path, file, loaded, monkeypatch)
+    assert (seen, computed) == (40, [0, 16, 32])
+    rows = read(path)
+    assert len(rows) == count
+    assert [int(row["line"]) for row in rows] == sorted(int(row["line"]) for row in rows)
+    assert {row["dataset_name"] for row in rows} == {"texts"}
+    model, tokenizer = loaded["gpt2"]
+    whole = file_rows(TokenTable(tokenizer, "lm"), model, examples_of(file, "gpt2", tokenizer), 8)
+    assert [float(row["surprisal_bits"]) for row in rows] == pytest.approx(
+        [row["surprisal_bits"] for row in whole], abs=1e-5
+    )
+    assert write(path, file, loaded, monkeypatch, max_examples=3)[1] == 3
+
+
+def test_an_interrupted_test_goes_on(loaded, file, tmp_path, monkeypatch):
+    path = tmp_path / "x-test_results.csv.gz"
+    write(path, file, loaded, monkeypatch)
+    expected = read(path)
+    path.unlink()
+
+    def interrupt(self, rows, original=RowWriter.write, calls=[]):  # noqa: B006
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        original(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowWriter, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write(path, file, loaded, monkeypatch, keep_parts="key")
+    assert not path.exists() and len(list(tmp_path.glob("tmp-key-*"))) == 2
+    next(tmp_path.glob("tmp-key-0-16*")).write_bytes(b"half")
+    assert write(path, file, loaded, monkeypatch, keep_parts="key")[2] == [16, 32], "the first part was kept"
+    assert read(path) == expected
+    assert not list(tmp_path.glob("tmp-*"))
+
+
+def test_a_table_cut_back(tmp_path):
+    writer = RowWriter(tmp_path / "m.csv.gz", ["a", "b"])
+    writer.write([{"a": 1, "b": "x\ny"}])
+    size = writer.size()
+    writer.write([{"a": 2}])
+    writer.cut(size)
+    writer.write([{"a": 3, "b": None}])
+    assert read(tmp_path / "m.csv.gz") == [{"a": "1", "b": "x\ny"}, {"a": "3", "b": ""}]
+
+
+def test_memory_does_not_grow_with_the_file(loaded, tmp_path, monkeypatch):
+    peaks = []
+    for copies in (2, 20):
+        path = tmp_path / f"{copies}.txt.gz"
+        path.write_bytes(gzip.compress("\n".join(SHORT * copies).encode()))
+        tracemalloc.start()
+        count, *_ = write(tmp_path / "x.csv.gz", path, loaded, monkeypatch)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert count > 40 * 20 * 4
+    assert peaks[1] < 1.5 * peaks[0]

@@ -1,0 +1,245 @@
+"""run_pipeline.py: what its file may say, its steps, its tables."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import datasets
+import pytest
+import yaml
+
+import run_pipeline
+from demo.minilm import checkpoint
+from tests.factories import PROJECT, skip, write_news
+from tests.processes import finish, start
+from utils.data.source import open_texts
+from utils.errors import UserError
+from utils.evaluation.metrics import METRICS
+from utils.figures.accuracy import accuracy_figure
+from utils.jobs.experiments import check_config
+from utils.pipeline.config import LABELS, PipelineFile
+from utils.pipeline.results import markdown, parse_logs, results_row
+from utils.runs.files import read_json, write_json
+from utils.runs.layout import RunLayout
+from utils.training.baseline import train_baseline
+
+PIPELINE = {
+    "data": {"dataset": "news", "validation_size": 40},
+    "results_dir": "results",
+    "model_dir": "trained",
+    "logs_dir": "logs",
+    "defaults": {"training_args": {"num_epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32"}},
+    "tasks": {
+        "baseline": {"model_name": "tfidf"},
+        "A": {"fine_tune": False, "pretrained": True, "model_name": "tiny"},
+        "C": {
+            "lora": {"targets": "query", "r": 4},
+            "subtasks": {
+                "C1_v1": {"model_name": "tiny", "training_args": {"attention_dropout": 0}},
+                "C2_v1": {"model_name": "gone"},
+            },
+        },
+    },
+}
+
+
+@pytest.fixture
+def pipeline(inputs, monkeypatch):
+    """A folder with news, a registry with one model that is there and one that is not, and a pipeline of both."""
+    content = {"tiny": str(inputs.registry.parent / "tiny-xlmr"), "gone": "./nowhere"}
+    (inputs.folder / "registry.json").write_text(json.dumps(content))
+    monkeypatch.setenv("MODEL_REGISTRY", str(inputs.folder / "registry.json"))
+    write_news(inputs.folder / "news")
+    return write(inputs.folder, PIPELINE)
+
+
+def write(folder, content):
+    path = folder / "pipeline.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_all_steps_and_one_that_fails(pipeline, inputs, invoke):
+    output = finish(start("run_pipeline.py", str(pipeline), cwd=inputs.folder), 1)
+    assert "Traceback" not in output
+    assert "run_pipeline.py: error: C2_v1: finetune.py ended with status 2" in output
+    assert "run_pipeline.py: error: failed: C2_v1" in output
+    assert "training texts: World 30, Sports 30, Business 30, Sci/Tech 30" in output
+    with (inputs.folder / "results/results.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["baseline", "A", "C1_v1"]
+    assert float(rows["baseline"]["test_accuracy"]) > 0.9
+    assert rows["A"]["trainable_parameters"] == "0" and float(rows["A"]["test_accuracy"]) < 0.6
+    assert 0 < int(rows["C1_v1"]["trainable_parameters"]) < 0.1 * int(rows["C1_v1"]["parameters"])
+    for row in rows.values():
+        assert float(row["test_macro_f1_low"]) <= float(row["test_macro_f1"]) <= float(row["test_macro_f1_high"])
+        assert 0 <= float(row["train_accuracy"]) <= 1
+    for name in (
+        "results/results.md",
+        "results/results.png",
+        "results/results.pdf",
+        "logs/C1_v1.csv",
+        "logs/C1_v1.png",
+    ):
+        assert (inputs.folder / name).stat().st_size > 100
+    assert len((inputs.folder / "logs/C1_v1.csv").read_text().splitlines()) == 3
+    assert (inputs.folder / "trained/C1_v1/tiny-english/adapter_config.json").is_file()
+
+    # What is finished is not repeated.
+    before = {path: path.stat().st_mtime_ns for path in (inputs.folder / "trained").rglob("*.*")}
+    output = finish(start("run_pipeline.py", str(pipeline), "--tasks", "baseline", "C1_v1", cwd=inputs.folder))
+    assert output.count("is already complete") == 2 and "evaluated already" in output
+    assert before == {
+        path: path.stat().st_mtime_ns for path in (inputs.folder / "trained").rglob("*") if path.is_file()
+    }
+    assert len((inputs.folder / "results/results.csv").read_text().splitlines()) == 4
+
+
+START = "data: {dataset: x}\ntasks:\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("data:\n  dataset: x\n  datset: y\n", 3, "unknown key 'datset'; did you mean 'dataset'?"),
+        (START + "  B:\n    model: m\n", 4, "unknown key 'model'; did you mean 'model_"),
+        (START + "  B:\n    subtasks:\n      B1: {lora: {rank: 3}}\n", 5, "unknown key 'rank'"),
+        (START + "  B: {model_name: tiny,\n   training_args: {lr: 3}}\n", 4, "unknown key 'lr'"),
+        (START + "  B: {model_name: tiny}\n  C: {}\n", 4, "C has no model_name"),
+        (START + "  B: {model_name: giant}\n", 3, "model 'giant' is not in"),
+        (START + "  B: {model_name: ../x}\n", 3, "'../x' is not a model abbreviation"),
+        (START + "  B:\n    model_name: tiny\n    evaluate: maybe\n", 5, "evaluate must be true or false"),
+        (START + "  B: {model_name: tiny, lora: {targets: querys}}\n", 3, "unknown target 'querys'"),
+        (START + "  B: {model_name: tiny, pretrained: true}\n", 3, "leave fine_tune or pretrained out"),
+        (START + "  B: {model_name: tiny, training_args: {learning_rate: -1}}\n", 3, "must be above 0"),
+        ("data: {validation_size: 3}\ntasks: {B: {model_name: tiny}}\n", 1, "dataset is missing"),
+        ("data: {dataset: x}\n", 1, "tasks is missing or no mapping"),
+        (START + "  B: 3\n", 3, "expected a mapping, got 3"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named_with_their_line(pipeline, inputs, invoke, text, line, message):
+    write(inputs.folder, text)
+    status, _, errors = invoke(run_pipeline, "pipeline.yaml")
+    assert status == 2 and message in errors, errors
+    assert f"pipeline.yaml, line {line}: " in errors or message.startswith("must be"), errors
+    assert not (inputs.folder / "results").exists()
+
+
+def test_a_mistake_behind_an_anchor_has_the_anchors_line(pipeline, inputs):
+    text = START + "  B:\n    subtasks:\n      B1: &a\n        modle: x\n      B2: {<<: *a}\n"
+    with pytest.raises(UserError, match=r"line 6: unknown key 'modle'"):
+        PipelineFile(write(inputs.folder, text))
+
+
+def test_what_is_shared_and_what_wins(pipeline, inputs):
+    file = PipelineFile(pipeline)
+    assert [subtask.name for subtask in file.subtasks] == ["baseline", "A", "C1_v1", "C2_v1"]
+    config = file.choose(["C1_v1"])[0].config
+    assert (config["num_epochs"], config["attention_dropout"], config["lora_targets"], config["lora_r"]) == (
+        2, 0, ["query"], 4,
+    )  # fmt: skip
+    assert [subtask.name for subtask in file.choose(["C", "A"])] == ["A", "C1_v1", "C2_v1"]
+    assert file.choose(["A"])[0].config["num_epochs"] == 0
+    with pytest.raises(UserError, match="has no 'C1_v2'; did you mean 'C1_v1'?"):
+        file.choose(["C1_v2"])
+
+
+def test_the_official_files_and_parquet_files_hold_the_same_texts(pipeline, inputs):
+    """As on the hub, the text is title and description, and labels count from 0."""
+    file = PipelineFile(pipeline)
+    (inputs.folder / "parquet").mkdir()
+    for split in ("train", "test"):
+        with (inputs.folder / f"news/{split}.csv").open(newline="") as rows:
+            read = list(csv.reader(rows))
+        dataset = datasets.Dataset.from_dict(
+            {"text": [f"{title} {text}" for _, title, text in read], "label": [int(label) - 1 for label, _, _ in read]}
+        )
+        dataset = dataset.cast_column("label", datasets.ClassLabel(names=LABELS))
+        dataset.to_parquet(inputs.folder / f"parquet/{split}.parquet")
+    loaded = []
+    for name in ("news", "parquet"):
+        file.data["dataset"] = name
+        write_json(inputs.folder / f"{name}.json", file.database())
+        options = check_config(
+            {"model_name": "tiny", "task": "ag_news", "language_database": f"{name}.json"}, "", train_langs="english"
+        )
+        texts = open_texts(options, ["english"])
+        assert texts.label_names(["english"]) == LABELS
+        loaded.append(texts.load("train", "english", "[SEP]").to_list())
+    assert loaded[0] == loaded[1]
+
+
+def test_the_baseline_sees_the_texts_that_finetune_would(pipeline, inputs):
+    write_json(inputs.folder / "db.json", PipelineFile(pipeline).database())
+    options = check_config(
+        {"model_name": "tfidf", "task": "ag_news", "language_database": "db.json", "validation_size": 40}, "",
+        train_langs="english",
+    )  # fmt: skip
+    layout, texts = RunLayout("tfidf", "english"), open_texts(options, ["english"])
+    assert "validation macro F1" in train_baseline(layout, options, texts)
+    report, result = read_json(layout.train_json), read_json(layout.eval_json("english"))
+    assert (report["num_train_texts"], result["num_texts"]) == (120, 60)
+    with layout.predictions_csv("english").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(row["true"] == row["predicted"] for row in rows) / 60 == result["accuracy"]
+    assert all(abs(sum(float(row[label]) for label in LABELS) - 1) < 1e-6 for row in rows)
+    assert "already complete" in train_baseline(layout, options, texts)
+    first = layout.predictions_csv("english").read_bytes()
+    train_baseline(layout, options, texts, force=True)
+    assert layout.predictions_csv("english").read_bytes() == first
+
+
+def evaluated(subtask, epochs=2):
+    """Leave what a training and an evaluation do."""
+    validation = dict.fromkeys(METRICS, 0.5) | {"loss": 1.0, "seconds": 1.0}
+    rows = [
+        {"epoch": n, "loss": 1 / (n + 1), "learning_rate": None, "seconds": 2.0 * n, "validation": validation}
+        for n in (range(1, epochs + 1) if epochs else [0])
+    ]
+    write_json(
+        subtask.layout.train_json,
+        {"epochs": rows, "best_epoch": rows[0]["epoch"], "num_parameters": 100, "num_trainable_parameters": 7,
+         "peak_memory_bytes": None, "train": {"accuracy": 0.9}},
+    )  # fmt: skip
+    intervals = {name: [0.6, 0.8] for name in METRICS}
+    write_json(subtask.layout.eval_json("english"), dict.fromkeys(METRICS, 0.7) | {"confidence_intervals": intervals})
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 30])
+def test_tables_and_figures_of_any_size(pipeline, epochs):
+    subtask = PipelineFile(pipeline).choose(["C1_v1"])[0]
+    assert parse_logs(subtask) == [] and results_row(subtask) is None
+    evaluated(subtask, epochs)
+    table, *figures = parse_logs(subtask)
+    assert len(table.read_text().splitlines()) == 1 + max(epochs, 1)
+    assert all(path.stat().st_size > 1000 for path in figures)
+    row = results_row(subtask)
+    assert row["seconds_per_epoch"] == (epochs + 1 if epochs else None)
+    assert row["trainable_parameters"] == (7 if epochs else 0)
+    assert markdown([row]).splitlines()[2].endswith("| 0.900 | 0.500 | 0.700 [0.600, 0.800] | 0.700 [0.600, 0.800] |")
+    accuracy_figure([row]).canvas.draw()
+
+
+def test_a_dry_run_of_the_projects_own_pipeline(inputs, invoke, monkeypatch):
+    from tests.factories import PROJECT
+
+    status, output, errors = invoke(run_pipeline, str(PROJECT / "config/agnews.yaml"), "--dry_run", "--tasks", "A", "E")
+    assert (status, errors) == (0, "")
+    assert "9 jobs: 9 to submit" in output
+    assert not (inputs.folder / "outputs").exists()
+
+
+def test_the_baseline_on_real_news(tmp_path):
+    """$AG_NEWS_PATH has the official files' layout, with fewer texts."""
+    data = os.environ.get("AG_NEWS_PATH")
+    if not data or not (Path(data) / "train.csv").is_file():
+        skip("AG_NEWS_PATH does not name a folder with train.csv and test.csv of AG News")
+    pipeline = PROJECT / "config/agnews-minilm.yaml"
+    write_json(tmp_path / "minilm.json", {"minilm": {"checkpoint": str(checkpoint())}})
+    arguments = ["--dataset", data, "--tasks", "baseline"]
+    finish(start("run_pipeline.py", str(pipeline), *arguments, cwd=tmp_path, MODEL_REGISTRY="minilm.json"))
+    with (tmp_path / "outputs/agnews-minilm/results.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert 0.85 < float(row["test_accuracy"]) < 0.95
+    assert 0.85 < float(row["test_macro_f1"]) < 0.95

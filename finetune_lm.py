@@ -172,7 +172,7 @@ def prepare(run: Run) -> Any:
         for name, spec in run.specs.items()
     }
     if options.preprocessing_num_workers:
-        # Of the library that tokenises, which reads it before its first use.
+        # Of the library that tokenizes, which reads it before its first use.
         os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
 
     import datasets

@@ -51,7 +51,7 @@ class BenchmarkOptions(CommonOptions):
     hidden_size: int = option(384, "width of the model; a head is 32 wide", minimum=32)
     corpus_path: str = option(DEFAULT_CORPUS, "folder of the register corpus", env="CORPUS_PATH", metavar="DIR")
     run_variant: str | None = option(None, "internal: run one variant and print its figures as JSON")
-    folder: str | None = option(None, "internal: where the model and the tokenised texts are")
+    folder: str | None = option(None, "internal: where the model and the tokenized texts are")
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def measure(name: str, folder: str) -> dict[str, Any]:
 
 
 def prepare(options: BenchmarkOptions, folder: Path) -> None:
-    """Build the model and its tokenizer, tokenise the corpus, choose the texts."""
+    """Build the model and its tokenizer, tokenize the corpus, choose the texts."""
     import datasets
     import numpy as np
 

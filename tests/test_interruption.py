@@ -80,7 +80,7 @@ def test_a_forced_run_goes_on_too(inputs):
 def test_a_signal_before_training_ends_at_once(inputs):
     run(inputs, "--subfolder", "first")
     with contextlib.ExitStack() as held:
-        # Whoever wants the tokenised texts waits for the one who makes them.
+        # Whoever wants the tokenized texts waits for the one who makes them.
         for path in (inputs.folder / ".cache").glob("*.lock"):
             fcntl.flock(held.enter_context(path.open()), fcntl.LOCK_EX)
         process = start("finetune.py", *COMMAND, cwd=inputs.folder)

@@ -66,15 +66,15 @@ def test_the_figures_show_the_numbers(results):
     matrix = np.array(run.evaluations["en"]["confusion_matrix"])
     cells = {tuple(map(round, text.get_position())): text.get_text() for text in english.texts}
     assert cells == {(c, r): str(n) for (r, c), n in np.ndenumerate(matrix) if n}
-    colours = english.images[0].get_array()
+    colors = english.images[0].get_array()
     totals = matrix.sum(axis=1)
     for row, total in enumerate(totals):
         label = english.get_yticklabels()[row].get_text()
         assert label == f"{REGISTERS[row]} ({total})" if total else f"{REGISTERS[row]} (none)"
         if total:
-            np.testing.assert_allclose(colours[row], matrix[row] / total)
+            np.testing.assert_allclose(colors[row], matrix[row] / total)
         else:
-            assert colours[row].mask.all()
+            assert colors[row].mask.all()
 
 
 def test_every_cell_of_the_train_vs_eval_matrix(results):

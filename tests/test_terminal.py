@@ -1,4 +1,4 @@
-"""What scripts show on a terminal and elsewhere: short help, bars, colours."""
+"""What scripts show on a terminal and elsewhere: short help, bars, colors."""
 
 import os
 import pty
@@ -63,7 +63,7 @@ def test_required_options_may_come_from_the_default_file(tmp_path, monkeypatch, 
     assert parser.parse([]).model_name == "xlmr"
 
 
-def test_errors_are_coloured_on_terminals_only(inputs):
+def test_errors_are_colored_on_terminals_only(inputs):
     wrong = ["--model_name", "tniy", "--train_langs", "en"]
     status, said = run("finetune.py", *wrong, cwd=inputs.folder, terminal=True)
     assert status == 2 and said.startswith("finetune.py: \033[1;31merror\033[0m: model 'tniy'")

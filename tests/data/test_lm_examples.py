@@ -1,4 +1,4 @@
-"""Examples keep their texts, labels and metadata through tokenising, preprocessing and padding."""
+"""Examples keep their texts, labels and metadata through tokenizing, preprocessing and padding."""
 
 import gzip
 import json
@@ -76,12 +76,12 @@ def test_once_masks_once_and_per_batch_every_time(examples):
     assert again != masked("per_batch", seed=2)
 
 
-def test_tokenised_once(examples, tmp_path, monkeypatch):
+def test_tokenized_once(examples, tmp_path, monkeypatch):
     def encode(**settings):
         return TextExamples("short", examples, GPT2, "lm", 64, cache_dir=tmp_path / "cache", **settings)
 
     first = encode()
-    monkeypatch.setattr(TextExamples, "_encode_batch", lambda *_, **__: pytest.fail("tokenised again"))
+    monkeypatch.setattr(TextExamples, "_encode_batch", lambda *_, **__: pytest.fail("tokenized again"))
     again = encode()
     assert (again.rows, again.words) == (first.rows, first.words)
     monkeypatch.undo()

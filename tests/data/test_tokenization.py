@@ -121,12 +121,12 @@ def test_little_of_a_long_text_is_read(small):
     assert max(seen) < 5000
 
 
-def test_tokenised_once_and_shared(small, tmp_path, monkeypatch):
+def test_tokenized_once_and_shared(small, tmp_path, monkeypatch):
     tokenizer = load_tokenizer(small / "tiny-xlmr")
     dataset = datasets.Dataset.from_dict({"text": ["one text", "another, longer text"], "label": [1, 0]})
     first = tokenize(dataset, tokenizer, 16, tmp_path)
     assert first.column_names == ["input_ids", "length", "label"]
-    monkeypatch.setattr(tokenization, "encode", lambda *_: pytest.fail("tokenised twice"))
+    monkeypatch.setattr(tokenization, "encode", lambda *_: pytest.fail("tokenized twice"))
     again = tokenize(dataset, tokenizer, 16, tmp_path)
     assert again["input_ids"][:] == first["input_ids"][:]
     assert again["label"][:] == [1, 0]

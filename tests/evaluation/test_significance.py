@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 
 from utils.evaluation.calibration import reliability
 from utils.evaluation.metrics import METRICS, classification_metrics
-from utils.evaluation.significance import PairedTexts, approximate_randomisation, holm, mcnemar, paired_bootstrap
+from utils.evaluation.significance import PairedTexts, approximate_randomization, holm, mcnemar, paired_bootstrap
 
 
 def two_classifiers(size, seed=1, quality=(0.6, 0.7), num_labels=4):
@@ -54,10 +54,10 @@ def test_the_bootstrap_equals_scipys():
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_randomisation_equals_all_permutations(seed):
+def test_the_randomization_equals_all_permutations(seed):
     """scipy tries every exchange of the predictions of ten texts."""
     labels, first, second = two_classifiers(10, seed, (0.3, 0.8), 3)
-    ours = approximate_randomisation(PairedTexts(labels, first, second, 3), seed=4, resamples=20_000)
+    ours = approximate_randomization(PairedTexts(labels, first, second, 3), seed=4, resamples=20_000)
 
     def difference(metric):
         return lambda a, b: classification_metrics(labels, b, 3)[metric] - classification_metrics(labels, a, 3)[metric]
@@ -73,7 +73,7 @@ def test_no_difference_is_never_significant():
     labels, first, _ = two_classifiers(100)
     same = PairedTexts(labels, first, first, 4)
     for metric in METRICS:
-        assert approximate_randomisation(same, 1, 200)[metric] == 1
+        assert approximate_randomization(same, 1, 200)[metric] == 1
         assert paired_bootstrap(same, 1, 200)[metric] == {"difference": 0, "low": 0, "high": 0, "p": 1}
     assert mcnemar(same) == 1
 
@@ -85,7 +85,7 @@ def test_p_values_are_uniform_without_a_difference():
         texts = PairedTexts(*two_classifiers(300, seed, (0.6, 0.6)), 4)
         p_values.append(
             [
-                approximate_randomisation(texts, seed, 300)["macro_f1"],
+                approximate_randomization(texts, seed, 300)["macro_f1"],
                 paired_bootstrap(texts, seed, 300)["macro_f1"]["p"],
             ]
         )
@@ -95,7 +95,7 @@ def test_p_values_are_uniform_without_a_difference():
 
 def test_the_same_seed_gives_the_same_values():
     texts = PairedTexts(*two_classifiers(200), 4)
-    for test in (paired_bootstrap, approximate_randomisation):
+    for test in (paired_bootstrap, approximate_randomization):
         assert test(texts, 7, 500) == test(texts, 7, 500)
         assert test(texts, 7, 500) != test(texts, 8, 500)
 
@@ -104,8 +104,8 @@ def test_batches_cover_all_resamples(monkeypatch):
     monkeypatch.setattr("utils.evaluation.significance.CELLS_AT_ONCE", 1000)
     texts = PairedTexts(*two_classifiers(200), 4)
     assert sum(texts.batches(333)) == 333
-    # 333 randomisations and the observation: p is a number of 334ths.
-    counted = approximate_randomisation(texts, 1, 333)["macro_f1"] * 334
+    # 333 randomizations and the observation: p is a number of 334ths.
+    counted = approximate_randomization(texts, 1, 333)["macro_f1"] * 334
     assert counted == pytest.approx(round(counted))
 
 

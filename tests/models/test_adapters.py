@@ -109,7 +109,7 @@ def test_only_the_head_of_a_frozen_encoder_is_trained(name):
         }
 
 
-def test_rank_stabilisation_and_decomposition(tmp_path):
+def test_rank_stabilization_and_decomposition(tmp_path):
     for rslora, scale in ((False, 16 / 4), (True, 16 / math.sqrt(4))):
         model = adapt(classifier("Bert"), tmp_path, lora_targets=["query"], lora_r=4, lora_alpha=16, rslora=rslora)
         scales = {m.scaling["default"] for m in model.modules() if isinstance(getattr(m, "scaling", None), dict)}

@@ -69,9 +69,14 @@ def test_the_manifest_has_a_line_per_combination(fanout):
 def test_what_is_complete_or_queued_is_not_submitted_again(fanout):
     site = fanout[0]
     assert "3 in the queue already" in site.again
-    jobs, output = site.submit("train", "--langs", LANGS)
+    jobs, output = site.submit("train", "--langs", LANGS, "--options", RECIPE)
     assert not jobs
     assert "3 complete and skipped" in output
+    # Of other options they are complete too, but not what was asked for.
+    jobs, output = site.submit("train", "--langs", LANGS)
+    assert not jobs
+    assert "tiny-en is complete with other options: num_epochs 1 -> None; batch_size 8 -> 16" in output
+    assert "3 combinations: 0 submitted, 3 complete with other options" in output
     jobs, output = site.submit("eval", "--langs", LANGS)
     assert not jobs
     assert "3 complete and skipped" in output
@@ -137,7 +142,7 @@ def test_five_hundred_combinations_take_a_handful_of_arrays(site, small):
     for index in range(97):
         shutil.copy(corpus / "corpus/train/en.tsv", corpus / f"corpus/train/x{index}.tsv")
     models = {f"m{index}": "./tiny" for index in range(4)}
-    models["big"] = {"checkpoint": "./tiny", "tokenizer": {"files": ["a}", ":"]}, "sbatch_train": "--gres=gpu:2 -N 1"}
+    models["big"] = {"checkpoint": "./tiny", "license": "a}: {[", "sbatch_train": "--gres=gpu:2 -N 1"}
     registry.write_text(json.dumps(models), encoding="utf-8")
     site.environment |= {"CORPUS_PATH": str(corpus), "MODEL_REGISTRY": str(registry)}
     jobs, output = site.submit("train", "--max_jobs", "7", "--", "--hold")

@@ -96,7 +96,7 @@ def test_a_refused_piece_is_named_with_what_was_submitted(plan, invoke, monkeypa
     status, output, errors = invoke(grid_search, *COMMAND, "--after", first, "--yes")
     assert status == 1
     (submitted,) = [line.split()[1].strip(":") for line in output.splitlines() if line.startswith("job ")]
-    assert "sbatch refused 3 jobs" in errors and f"submitted: {submitted}; the same command submits the rest" in errors
+    assert "sbatch refused 3 tasks" in errors and f"submitted: {submitted}; the same command submits the rest" in errors
     monkeypatch.setenv("PATH", plan.environment["PATH"])
     assert "3 to submit" in invoke(grid_search, *COMMAND, "--after", first, "--yes")[1]
 

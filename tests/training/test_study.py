@@ -116,7 +116,7 @@ def test_mistakes_in_params(tmp_path, params, message):
         ({"sampler": "optuna.samplers.NoSampler"}, "optuna.samplers has no 'NoSampler'"),
         ({"sampler_kwargs": {"sed": 1}}, "unexpected keyword argument 'sed'"),
         ({"storage": "sqlite:///x.db"}, "kept in a journal file"),
-        ({"colour": "red"}, "unexpected keyword argument 'colour'"),
+        ({"color": "red"}, "unexpected keyword argument 'color'"),
     ],
 )
 def test_mistakes_in_the_study(tmp_path, kwargs, message):

@@ -3,9 +3,12 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.errors import UserError
+
+if TYPE_CHECKING:
+    import yaml
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -28,7 +31,8 @@ def read_config(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
     except yaml.YAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a mapping of option names to values, got {type(content).__name__}")
@@ -40,7 +44,7 @@ def _without_comments(text: str) -> str:
     return re.sub(r'("(?:\\.|[^"\\\n])*")|//[^\n]*', lambda match: match[1] or "", text)
 
 
-def _config_loader():
+def _config_loader() -> "type[yaml.SafeLoader]":
     """A safe YAML loader for which ``1e-5`` is a number and ``no`` is Norwegian, as in YAML 1.2."""
     import yaml
 

@@ -134,7 +134,7 @@ class OptionParser(HfArgumentParser):
             return
         parser = parser.groups[field.name]
         public = {key: value for key, value in field.metadata.items() if key not in OWN_METADATA}
-        plain = dataclasses.field(default=field.default, default_factory=field.default_factory, metadata=public)
+        plain: Any = dataclasses.field(default=field.default, default_factory=field.default_factory, metadata=public)
         plain.name, plain.type = field.name, json_object if field.type in (dict, dict | None) else field.type
         HfArgumentParser._parse_dataclass_field(parser, plain)
 

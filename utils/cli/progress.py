@@ -1,4 +1,4 @@
-"""Progress bars, all alike: on terminals only, and without colour where NO_COLOR is set (https://no-color.org)."""
+"""Progress bars, all alike: on terminals only, and without color where NO_COLOR is set (https://no-color.org)."""
 
 import os
 from collections.abc import Iterable
@@ -14,5 +14,5 @@ def progress(iterable: Iterable[Any] | None = None, **options: Any) -> Any:
     """
     from tqdm.auto import tqdm
 
-    colour = None if os.environ.get("NO_COLOR") else "#807dba"
-    return tqdm(iterable, **{"disable": None, "leave": False, "colour": colour, **options})
+    color = None if os.environ.get("NO_COLOR") else "#807dba"
+    return tqdm(iterable, **{"disable": None, "leave": False, "colour": color, **options})

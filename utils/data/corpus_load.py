@@ -124,7 +124,8 @@ def read_tsv(path: Path, registers: list[str]) -> list[tuple[str, str]]:
     Raises:
         UserError: with file and line, for invalid UTF-8, a malformed row or an unknown register.
     """
-    known, rows, blank = set(registers), [], None
+    known, blank = set(registers), None
+    rows: list[tuple[str, str]] = []
     for line, row in read_rows(path, "; a text that starts with a quotation mark must be quoted"):
         if not row:
             blank = blank or line

@@ -159,8 +159,8 @@ def open_task(
     database, file = read_database(path), Path(path or DEFAULT_DATABASE)
     having = sorted(lang for lang in database if task in database[lang])
     if not having:
-        known = {task for tasks in database.values() for task in tasks}
-        raise UserError(f"{file}: no language has the task {task!r}{nearest(task, known)}")
+        tasks = {known for of_language in database.values() for known in of_language}
+        raise UserError(f"{file}: no language has the task {task!r}{nearest(task, tasks)}")
     for lang in langs or []:
         if lang not in having:
             reason = f"has no task {task!r}" if lang in database else "is not in the database"
@@ -328,11 +328,12 @@ class TaskData:
         for row, values in enumerate(texts, 1):
             if not all(isinstance(value, str) for value in values):
                 raise UserError(f"split {split}, row {row}: expected texts in {', '.join(columns)}, got {values}")
-        labels = [_label_name(value, names) for value in dataset[entry.eval_feature][:]]
-        if None in labels:
-            row = labels.index(None)
-            value = dataset[entry.eval_feature][row]
-            raise UserError(f"split {split}, row {row + 1}: {value!r} in {entry.eval_feature!r} is not a label")
+        labels = []
+        for row, value in enumerate(dataset[entry.eval_feature][:], 1):
+            label = _label_name(value, names)
+            if label is None:
+                raise UserError(f"split {split}, row {row}: {value!r} in {entry.eval_feature!r} is not a label")
+            labels.append(label)
         return Split(columns, texts, labels, names)
 
 

@@ -1,4 +1,4 @@
-"""Examples of language models: tokenised, preprocessed once or per batch, padded, with their texts and metadata."""
+"""Examples of language models: tokenized, preprocessed once or per batch, padded, with their texts and metadata."""
 
 import contextlib
 import json
@@ -19,7 +19,6 @@ from utils.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
-
 Task = Literal["lm", "mlm", "seq2seq"]
 Preprocessing = Callable[..., Inputs]
 NO_WORD = -1
@@ -35,7 +34,7 @@ class Batch:
         texts: the texts as they were read.
         labels: the texts of the labels.
         metadata: of each example.
-        words: of each example's label tokens as they were tokenised, the number of the word they belong to,
+        words: of each example's label tokens as they were tokenized, the number of the word they belong to,
             words being what white space separates; -1 for special tokens.
     """
 
@@ -51,8 +50,8 @@ class Batch:
 
     def part(self, start: int, stop: int) -> "Batch":
         """Return some of the examples."""
-        described = (self.items, self.texts, self.labels, self.metadata, self.words)
         inputs = {name: value[start:stop] for name, value in self.inputs.items()}
+        described: tuple[list[Any], ...] = (self.items, self.texts, self.labels, self.metadata, self.words)
         return Batch(inputs, *(values[start:stop] for values in described))
 
 
@@ -74,8 +73,8 @@ class TextExamples:
         seed: of the masking. What is masked is a function of it, the epoch and the examples of a batch.
         first_item: number of the first example in its file.
         pad_to: pad to so many tokens, not to the longest example of a batch.
-        cache_dir: where tokenised texts are kept; None does not keep them.
-        overwrite_cache: tokenise what is there anew.
+        cache_dir: where tokenized texts are kept; None does not keep them.
+        overwrite_cache: tokenize what is there anew.
     """
 
     name: str
@@ -92,7 +91,7 @@ class TextExamples:
     cache_dir: Path | None = None
     overwrite_cache: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.texts: list[str] = self.examples["text"][:]
         self.metadata = [json.loads(entry) for entry in self.examples["metadata"][:]]
         self.items = list(range(self.first_item, self.first_item + len(self.texts)))
@@ -251,7 +250,7 @@ def word_numbers(text: str, ids: list[int], offsets: list[tuple[int, int]], spec
     """Return for each token the number of the word that it is part of, -1 for special tokens.
 
     Args:
-        text: what was tokenised; white space separates its words.
+        text: what was tokenized; white space separates its words.
         ids: of the tokens.
         offsets: first character and the one behind the last of each token; empty if they are not known.
         special: ids of special tokens.
@@ -278,6 +277,3 @@ def pad_rows(rows: list[list[int]], padding: int, width: int | None = None) -> T
     """Return rows of different lengths as one tensor, padded on the right: shape [rows, width or the longest]."""
     width = max([width or 0, *map(len, rows)])
     return torch.tensor([row + [padding] * (width - len(row)) for row in rows], dtype=torch.long).reshape(-1, width)
-
-
-Task = Literal["lm", "mlm", "seq2seq"]

@@ -147,8 +147,8 @@ def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed:
             break
         if counts[key] + 1 < len(strata[key]):
             counts[key] += 1
-    validation = [_generator(seed, "validation", *key).permutation(rows)[: counts[key]] for key, rows in strata.items()]
-    validation = np.sort(np.concatenate(validation))
+    chosen = [_generator(seed, "validation", *key).permutation(rows)[: counts[key]] for key, rows in strata.items()]
+    validation = np.sort(np.concatenate(chosen))
     if not len(validation):
         raise UserError(f"{len(labels)} texts are too few for a validation part of {share}")
     return np.setdiff1d(np.arange(len(labels)), validation), validation

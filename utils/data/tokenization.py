@@ -70,11 +70,11 @@ def text_batches(texts: list[str], description: str) -> Iterator[list[str]]:
 
 
 def encode(texts: list[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> list[list[int]]:
-    """Tokenise texts to at most `max_length` tokens each, reading no more of a long text than that takes.
+    """Tokenize texts to at most `max_length` tokens each, reading no more of a long text than that takes.
 
-    A text is first cut before a space that follows a non-space. Words there are tokenised as in the whole
+    A text is first cut before a space that follows a non-space. Words there are tokenized as in the whole
     text, so if the part gives `max_length` tokens they are those of the whole text; if it gives fewer, a
-    part twice as long is tried. The result never differs from tokenising the whole text.
+    part twice as long is tried. The result never differs from tokenizing the whole text.
     """
     input_ids: list[list[int]] = [[]] * len(texts)
     pending, characters = list(range(len(texts))), CHARACTERS_PER_TOKEN * max_length
@@ -101,7 +101,7 @@ def _cut(text: str, characters: int) -> str:
 
 
 def cache_key(texts: list[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> str:
-    """Return a name for what tokenising these texts gives: 40 hexadecimal digits."""
+    """Return a name for what tokenizing these texts gives: 40 hexadecimal digits."""
     key = hashlib.sha256(json.dumps([CACHE_VERSION, max_length, _describe(tokenizer)]).encode())
     for text in texts:
         encoded = text.encode("utf-8", "surrogatepass")
@@ -117,7 +117,7 @@ def _describe(tokenizer: "PreTrainedTokenizerBase") -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         model = json.loads(backend.to_str())
-        # Set anew by every call; they say how the last text was cut, not how the next one is tokenised.
+        # Set anew by every call; they say how the last text was cut, not how the next one is tokenized.
         model.pop("truncation", None)
         model.pop("padding", None)
     else:

@@ -44,7 +44,7 @@ class TranscribeOptions(CommonOptions):
         None, "the language database; without it config/language-database.json", metavar="FILE"
     )
     voices: dict = option({}, "voices of espeak-ng where the language's name does not tell: --voices.english en-us")
-    output_dir: str | None = option(
+    output_dir: str | None = option(  # type: ignore[assignment]
         None, "write Parquet files to a folder per language here; needed for saved datasets and those of the hub",
         metavar="DIR", shared=False,
     )  # fmt: skip

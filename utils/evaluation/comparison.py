@@ -13,7 +13,7 @@ from utils.evaluation.results import RunResults, load_predictions, load_run, ord
 from utils.evaluation.significance import (
     RESAMPLES,
     PairedTexts,
-    approximate_randomisation,
+    approximate_randomization,
     holm,
     mcnemar,
     paired_bootstrap,
@@ -92,7 +92,7 @@ def _compare_on(
     texts = paired_texts(first, second, names, lang)
     values = texts.observed()
     bootstrap = paired_bootstrap(texts, seed, resamples)
-    randomisation = approximate_randomisation(texts, seed, resamples)
+    randomization = approximate_randomization(texts, seed, resamples)
     return [
         {
             "first": names[0],
@@ -100,11 +100,11 @@ def _compare_on(
             "eval_lang": lang,
             "num_texts": texts.count,
             "metric": metric,
-            "first_value": values[0][metric],
-            "second_value": values[1][metric],
+            "first_value": float(values[0][metric]),
+            "second_value": float(values[1][metric]),
             **{key: bootstrap[metric][key] for key in ("difference", "low", "high")},
             "p_bootstrap": bootstrap[metric]["p"],
-            "p_randomisation": randomisation[metric],
+            "p_randomisation": randomization[metric],
             "p_mcnemar": mcnemar(texts) if metric == "accuracy" else None,
             **{f"{test}_holm": None for test in TESTS},
         }
@@ -128,20 +128,20 @@ def paired_texts(first: RunResults, second: RunResults, names: tuple[str, str], 
         )
     registers = sorted({x for table in tables for column in ("true", "predicted") for x in table[column].unique()})
     place = {register: index for index, register in enumerate(registers)}
-    labels, *predictions = (
+    labels, one, other = (
         np.array(column.map(place)) for column in (tables[0]["true"], *(table["predicted"] for table in tables))
     )
-    return PairedTexts(labels, *predictions, len(registers))
+    return PairedTexts(labels, one, other, len(registers))
 
 
 def describe(rows: list[dict[str, Any]], metric: str = "macro_f1") -> str:
-    """Return the comparisons for people to read: one metric by randomisation, accuracy by McNemar's test."""
+    """Return the comparisons for people to read: one metric by randomization, accuracy by McNemar's test."""
     lines = []
     count = len({(row["first"], row["second"], row["eval_lang"]) for row in rows})
     for pair in dict.fromkeys((row["first"], row["second"]) for row in rows):
         lines.append(f"{pair[1]} against {pair[0]} (p after Holm's correction for {count} comparisons)")
         for name, test in ((metric, "p_randomisation"), ("accuracy", "p_mcnemar")):
-            lines.append(f"  {name}, {'approximate randomisation' if name == metric else 'McNemar'}")
+            lines.append(f"  {name}, {'approximate randomization' if name == metric else 'McNemar'}")
             for row in rows:
                 if (row["first"], row["second"], row["metric"]) == (*pair, name):
                     p = row[f"{test}_holm"]

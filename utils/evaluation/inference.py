@@ -1,5 +1,7 @@
 """Logits of a classifier for many texts, with little padding, in the order of the texts."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -7,6 +9,9 @@ from torch import nn
 from utils.cli.progress import progress
 from utils.data.batching import PaddingCollator, token_budget_batches
 from utils.models.device import autocast
+
+if TYPE_CHECKING:
+    import datasets
 
 # Padded tokens per batch. On the CPU activations should stay in the cache, on a GPU its cores be full.
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
@@ -20,7 +25,7 @@ def default_token_budget(device: torch.device) -> int:
 @torch.inference_mode()
 def predict_logits(
     model: nn.Module,
-    dataset,
+    dataset: "datasets.Dataset",
     collator: PaddingCollator,
     device: torch.device,
     *,
@@ -79,8 +84,8 @@ def _rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def _gather(part, world: int) -> list:
-    parts = [None] * world
+def _gather(part: tuple[np.ndarray, np.ndarray], world: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    parts: list[Any] = [None] * world
     torch.distributed.all_gather_object(parts, part)
     return parts
 

@@ -57,10 +57,9 @@ class PairedTexts:
         shape = (*first.shape[:-1], self.num_labels, self.num_labels)
         return summary_metrics(first.reshape(shape)), summary_metrics(second.reshape(shape))
 
-    def observed(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return the metrics of the two classifiers."""
-        both = self.metrics(self.counts @ self.first, self.counts @ self.second)
-        return tuple({name: float(value) for name, value in values.items()} for values in both)
+    def observed(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the metrics of the two classifiers, each a number (an array without dimensions)."""
+        return self.metrics(self.counts @ self.first, self.counts @ self.second)
 
     def batches(self, resamples: int) -> Iterator[int]:
         """Cut a number of resamples into batches that fit into memory."""
@@ -110,16 +109,16 @@ def paired_bootstrap(
     return results
 
 
-def approximate_randomisation(texts: PairedTexts, seed: int, resamples: int = RESAMPLES) -> dict[str, float]:
+def approximate_randomization(texts: PairedTexts, seed: int, resamples: int = RESAMPLES) -> dict[str, float]:
     """Return a p-value per metric: how often a difference as large comes from exchanging predictions at random.
 
     Noreen 1989, "Computer-Intensive Methods for Testing Hypotheses"; Yeh 2000, "More accurate tests for the
     statistical significance of result differences". The two predictions of every text are exchanged with
-    probability 1/2; p is two-sided, the observation counted as one of the randomisations.
+    probability 1/2; p is two-sided, the observation counted as one of the randomizations.
 
     Args:
         texts: predictions of both classifiers.
-        seed: of the randomisations.
+        seed: of the randomizations.
         resamples: how many.
     """
     observed = _differences(*texts.observed())

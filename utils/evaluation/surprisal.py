@@ -73,7 +73,7 @@ class TokenTable:
         columns = (positions.tolist(), tokens.tolist(), *found)
         bounds = np.searchsorted(examples.numpy(), np.arange(len(labels) + 1))
         for example, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            part = [values[start:stop] for values in columns]
+            part: list[list[Any]] = [values[start:stop] for values in columns]
             described = self._describe(batch, example, more or {})
             metadata = clean_metadata(batch.metadata[example])
             rows += [{**row, **metadata} for row in self._example_rows(batch, example, described, *part)]
@@ -160,7 +160,7 @@ class TokenTable:
         """Return the word number of every label position.
 
         Args:
-            words: as they were tokenised; they hold unless preprocessing has changed the number of tokens.
+            words: as they were tokenized; they hold unless preprocessing has changed the number of tokens.
             whole: the label tokens.
             length: how many of them are not padding.
         """
@@ -204,7 +204,10 @@ def surprisals(
         bits = logits[rows, columns].detach().double().log_softmax(-1) / -math.log(2)
         least = bits.min(-1)
         parts.append([bits.gather(1, ids[:, None])[:, 0].cpu(), least.indices.cpu(), least.values.cpu()])
-    return tuple([value for part in parts for value in part[index].tolist()] for index in range(3))
+    bits_of_tokens, ids_of_likeliest, bits_of_likeliest = (
+        [value for part in parts for value in part[index].tolist()] for index in range(3)
+    )
+    return bits_of_tokens, ids_of_likeliest, bits_of_likeliest
 
 
 def clean_metadata(metadata: Row) -> Row:

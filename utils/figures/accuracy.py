@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from utils.figures.style import LINE_COLOURS, new_figure
+from utils.figures.style import LINE_COLORS, new_figure
 from utils.training.baseline import BASELINE
 
 if TYPE_CHECKING:
@@ -12,28 +12,26 @@ MARKERS = "os^Dv<>P"
 
 
 def accuracy_figure(rows: list[dict[str, Any]]) -> "Figure":
-    """Return test accuracy with its interval against trainable parameters: colours are tasks, shapes are models."""
+    """Return test accuracy with its interval against trainable parameters: colors are tasks, shapes are models."""
     figure = new_figure(6.4, 4.2)
     axes = figure.add_axes((0.12, 0.13, 0.62, 0.77))
     tasks, models = (list(dict.fromkeys(row[key] for row in rows)) for key in ("task", "model"))
     for row in rows:
         low, value, high = (row[f"test_accuracy{end}"] for end in ("_low", "", "_high"))
-        colour = LINE_COLOURS[tasks.index(row["task"]) % len(LINE_COLOURS)]
+        color = LINE_COLORS[tasks.index(row["task"]) % len(LINE_COLORS)]
         marker = MARKERS[models.index(row["model"]) % len(MARKERS)]
         error = [[value - low], [high - value]]
         place = _beside(row, rows)
-        axes.errorbar(place, value, yerr=error, fmt=marker, color=colour, capsize=3, markersize=6)
+        axes.errorbar(place, value, yerr=error, fmt=marker, color=color, capsize=3, markersize=6)
         if row["model"] == BASELINE:
-            axes.axhline(value, color=colour, linewidth=0.8, linestyle="--", zorder=0)
+            axes.axhline(value, color=color, linewidth=0.8, linestyle="--", zorder=0)
     # Models that are not trained at all have a place too.
     axes.set_xscale("symlog", linthresh=1000)
     axes.set_xlabel("trainable parameters")
     axes.set_ylabel("test accuracy, 95 % interval")
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    handles = [
-        axes.plot([], [], "o", color=LINE_COLOURS[i % len(LINE_COLOURS)], label=x)[0] for i, x in enumerate(tasks)
-    ]
+    handles = [axes.plot([], [], "o", color=LINE_COLORS[i % len(LINE_COLORS)], label=x)[0] for i, x in enumerate(tasks)]
     handles += [axes.plot([], [], MARKERS[i % len(MARKERS)], color="0.5", label=x)[0] for i, x in enumerate(models)]
     axes.legend(handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     axes.set_title("accuracy against trainable parameters")

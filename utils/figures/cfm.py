@@ -101,7 +101,7 @@ def draw_training_registers(axes: "Axes", run: RunResults, registers: list[str],
 
 
 def draw_confusion_matrix(axes: "Axes", result: dict[str, Any], style: Style = SCREEN, lang: str = "") -> None:
-    """Draw one confusion matrix: counts as text, shares of the true register as colour.
+    """Draw one confusion matrix: counts as text, shares of the true register as color.
 
     Args:
         axes: where to draw.

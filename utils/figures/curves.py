@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.figures.style import LINE_COLOURS, new_figure, save_figure
+from utils.figures.style import LINE_COLORS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SPLIT_COLOURS = {"train": LINE_COLOURS[4], "validation": LINE_COLOURS[5]}
+SPLIT_COLORS = {"train": LINE_COLORS[4], "validation": LINE_COLORS[5]}
 
 
 def plot_loss_curves(path: Path, batches: list[dict[str, Any]], epochs: list[dict[str, Any]]) -> Path:
@@ -26,8 +26,8 @@ def plot_loss_curves(path: Path, batches: list[dict[str, Any]], epochs: list[dic
         names = names[:1]
     figure = new_figure(7, 0.6 + 2.6 * len(names))
     for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
-        for split, colour in SPLIT_COLOURS.items():
-            _draw_split(axes, name, split, colour, batches, epochs)
+        for split, color in SPLIT_COLORS.items():
+            _draw_split(axes, name, split, color, batches, epochs)
         axes.set_title("all losses" if name == "loss" and len(names) > 1 else name)
         axes.set_ylabel("loss")
         axes.set_xlim(0, max([1, *(row["epoch"] for row in epochs)]) * 1.02)
@@ -41,7 +41,7 @@ def plot_loss_curves(path: Path, batches: list[dict[str, Any]], epochs: list[dic
 
 
 def _draw_split(
-    axes: "Axes", name: str, split: str, colour: str, batches: list[dict[str, Any]], epochs: list[dict[str, Any]]
+    axes: "Axes", name: str, split: str, color: str, batches: list[dict[str, Any]], epochs: list[dict[str, Any]]
 ) -> None:
     own = [row for row in batches if row["split"] == split and name in row]
     per_epoch: dict[int, int] = {}
@@ -51,12 +51,10 @@ def _draw_split(
     places = [
         row["epoch"] - 1 + row["batch"] / per_epoch[row["epoch"]] if split == "train" else row["epoch"] for row in own
     ]
-    axes.plot(places, [row[name] for row in own], "o", color=colour, alpha=0.3, markersize=2.5, markeredgewidth=0)
+    axes.plot(places, [row[name] for row in own], "o", color=color, alpha=0.3, markersize=2.5, markeredgewidth=0)
     means = [(row["epoch"], row["losses"][split][name]) for row in epochs if name in row["losses"][split]]
     if means:
-        axes.plot(
-            *zip(*means, strict=True), color=colour, marker="o", markersize=3, label=f"{split}, mean of the epoch"
-        )
+        axes.plot(*zip(*means, strict=True), color=color, marker="o", markersize=3, label=f"{split}, mean of the epoch")
     if split == "validation" and name == "loss" and epochs:
         best = min(epochs, key=lambda row: row["validation_loss"])
         axes.axvline(
@@ -70,15 +68,15 @@ def curves(name: str, rows: list[dict[str, Any]]) -> "Figure":
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
     lines = (
-        (left, "loss", "training loss", LINE_COLOURS[4]),
-        (left, "validation_loss", "validation loss", LINE_COLOURS[5]),
-        (right, "validation_accuracy", "validation accuracy", LINE_COLOURS[5]),
-        (right, "validation_macro_f1", "validation macro F1", LINE_COLOURS[3]),
+        (left, "loss", "training loss", LINE_COLORS[4]),
+        (left, "validation_loss", "validation loss", LINE_COLORS[5]),
+        (right, "validation_accuracy", "validation accuracy", LINE_COLORS[5]),
+        (right, "validation_macro_f1", "validation macro F1", LINE_COLORS[3]),
     )
-    for axes, column, label, colour in lines:
+    for axes, column, label, color in lines:
         points = [(row["epoch"], row[column]) for row in rows if row[column] is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, markersize=4)
+            axes.plot(*zip(*points, strict=True), "o-", color=color, label=label, markersize=4)
     for axes in (left, right):
         axes.set_xlabel("epoch")
         axes.set_xticks(epochs if len(epochs) < 12 else epochs[:: len(epochs) // 8])

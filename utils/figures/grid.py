@@ -24,7 +24,7 @@ AXIS_DISTANCE, AXIS_HEIGHT = 1.9, 3.2
 
 # What the lines with the same value take of an axis.
 LINES_HEIGHT = 0.06
-# From dark to light, readable in grey and by the colour-blind.
+# From dark to light, readable in grey and by the color-blind.
 LINES = "viridis"
 
 
@@ -45,7 +45,7 @@ def grid_figure(rows: list[dict[str, Any]], varying: list[str], metric: str) -> 
 
 
 def heat_maps(rows: list[dict[str, Any]], varying: list[str], metric: str) -> "Figure":
-    """Draw a heat map per model and training languages, coloured from the worst value of all to the best."""
+    """Draw a heat map per model and training languages, colored from the worst value of all to the best."""
     across, down = varying[0], varying[1] if len(varying) > 1 else None
     columns = values_of(rows, across)
     lines = values_of(rows, down) if down else [""]
@@ -103,9 +103,9 @@ def parallel_coordinates(rows: list[dict[str, Any]], varying: list[str], metric:
         shift = (0.5 - (number + 0.5) / len(rows)) * LINES_HEIGHT
         heights = [place(known[name], row[name]) + shift for name in dimensions]
         heights.append(0.5 if high == low else (row[metric] - low) / (high - low))
-        # The lightest colours are lost on white.
-        colour = mpl.colormaps[LINES](0.9 * (1 - share))
-        axes.plot(range(len(heights)), heights, color=colour, linewidth=3 if number == 0 else 1, alpha=0.9)
+        # The lightest colors are lost on white.
+        color = mpl.colormaps[LINES](0.9 * (1 - share))
+        axes.plot(range(len(heights)), heights, color=color, linewidth=3 if number == 0 else 1, alpha=0.9)
     label_axes(axes, known, dimensions, metric, (low, high))
     return figure
 

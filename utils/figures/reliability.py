@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.evaluation.results import RunResults
 from utils.figures.names import NO_NAMES, Names
-from utils.figures.style import LINE_COLOURS, SCREEN, PanelGrid, Style, hide_shared_labels, set_title
+from utils.figures.style import LINE_COLORS, SCREEN, PanelGrid, Style, hide_shared_labels, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def reliability_figure(
         shares = [0.2 * row["count"] / most for row in bins]
         axes.bar(lows, shares, widths, align="edge", color="#dadaeb", edgecolor="white", linewidth=0.4)
         points = ([row["confidence"] for row in bins], [row["accuracy"] for row in bins])
-        axes.plot(*points, "o-", color=LINE_COLOURS[5], markersize=style.font / 3, linewidth=style.font / 9)
+        axes.plot(*points, "o-", color=LINE_COLORS[5], markersize=style.font / 3, linewidth=style.font / 9)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.02)
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])

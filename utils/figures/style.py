@@ -4,7 +4,7 @@ import math
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# One hue from light to dark: told apart in grey and by the colour-blind too.
-COLOURS = "Purples"
-# Okabe and Ito's colours (2008), told apart by the colour-blind too: black, orange, sky blue, green, blue, red, pink.
-LINE_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
+# One hue from light to dark: told apart in grey and by the color-blind too.
+COLORS = "Purples"
+# Okabe and Ito's colors (2008), told apart by the color-blind too: black, orange, sky blue, green, blue, red, pink.
+LINE_COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7")
 NO_VALUE = "#e4e4e4"
 FORMATS = ("png", "pdf", "svg")
 # Smaller text than this, in points, nobody reads.
@@ -175,28 +175,33 @@ def hide_shared_labels(axes: "Axes", below: bool, beside: bool) -> None:
         axes.set_ylabel("")
 
 
+def points_wide(axes: "Axes") -> float:
+    """Return the width of a panel in points."""
+    return axes.get_position().width * cast("Figure", axes.figure).get_figwidth() * 72
+
+
 def set_title(axes: "Axes", title: str, style: Style) -> None:
     """Write the title of a panel, smaller where it would not fit above it."""
-    room = axes.get_position().width * axes.figure.get_figwidth() * 72
+    room = points_wide(axes)
     axes.set_title(
         title, size=min(style.title, room / (DIGIT_WIDTH * len(title))) if style.shares_labels else style.title
     )
 
 
 def heat_map(axes: "Axes", shares: np.ndarray, texts: np.ndarray, size: float = SCREEN.cell_text) -> None:
-    """Draw cells coloured from 0 to 1 with a text in each; cells that are NaN are grey and hatched.
+    """Draw cells colored from 0 to 1 with a text in each; cells that are NaN are grey and hatched.
 
     Args:
         axes: where to draw.
-        shares: colours, between 0 and 1 or NaN, shape [rows, columns].
+        shares: colors, between 0 and 1 or NaN, shape [rows, columns].
         texts: what to write in the cells, same shape.
         size: of the text in points, at most; it becomes smaller, or is left out, where it does not fit.
     """
     from matplotlib.patches import Rectangle
 
     rows, columns = shares.shape
-    axes.imshow(np.ma.masked_invalid(shares), vmin=0, vmax=1, cmap=COLOURS, aspect="auto")
-    width = axes.get_position().width * axes.figure.get_figwidth() * 72 / columns
+    axes.imshow(np.ma.masked_invalid(shares), vmin=0, vmax=1, cmap=COLORS, aspect="auto")
+    width = points_wide(axes) / columns
     longest = max((len(line) for text in texts.flat for line in text.split("\n")), default=1)
     size = min(size, 0.97 * width / (DIGIT_WIDTH * max(longest, 1)))
     for (row, column), share in np.ndenumerate(shares):
@@ -204,9 +209,16 @@ def heat_map(axes: "Axes", shares: np.ndarray, texts: np.ndarray, size: float = 
             corner = (column - 0.5, row - 0.5)
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=NO_VALUE, edgecolor="white", hatch="////", linewidth=0))
         if texts[row, column] and size >= SMALLEST_TEXT:
-            colour = "white" if share > 0.6 else "black"
+            color = "white" if share > 0.6 else "black"
             axes.text(
-                column, row, texts[row, column], ha="center", va="center", color=colour, size=size, linespacing=0.95
+                column,
+                row,
+                str(texts[row, column]),
+                ha="center",
+                va="center",
+                color=color,
+                size=size,
+                linespacing=0.95,
             )
     axes.set_xticks(np.arange(columns))
     axes.set_yticks(np.arange(rows))

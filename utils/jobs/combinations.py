@@ -341,4 +341,5 @@ class EvalPlanner(Planner):
 
 def make_planner(kind: str, options: TrainJobOptions | EvalJobOptions) -> Planner:
     """Return the planner of trainings or evaluations."""
-    return {"train": TrainPlanner, "eval": EvalPlanner}[kind](options)
+    planners: dict[str, type[Planner]] = {"train": TrainPlanner, "eval": EvalPlanner}
+    return planners[kind](options)

@@ -113,8 +113,9 @@ def check_languages(base: dict[str, Any], options: JobOptions) -> list[str]:
     for lang in options.languages or []:
         if check_lang(lang) not in known:
             raise UserError(f"--languages: no texts in {lang!r}{nearest(lang, known)}")
-    if len(set(options.languages or [])) < len(options.languages or []):
-        raise UserError(f"--languages: a language is given twice: {' '.join(options.languages)}")
+    given = options.languages or []
+    if len(set(given)) < len(given):
+        raise UserError(f"--languages: a language is given twice: {' '.join(given)}")
     return options.languages or known
 
 

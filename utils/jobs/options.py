@@ -58,7 +58,7 @@ class EvalJobOptions(CombinationOptions):
     after: str = option("", "wait for each model's own training, of these jobs", group=SLURM, metavar="JOB")
 
 
-OPTIONS = {"train": TrainJobOptions, "eval": EvalJobOptions}
+OPTIONS: dict[str, type[TrainJobOptions | EvalJobOptions]] = {"train": TrainJobOptions, "eval": EvalJobOptions}
 
 
 def parse_combination_options(

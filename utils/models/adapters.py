@@ -1,6 +1,6 @@
 """Low-rank adapters (LoRA): small matrices trained beside a model's frozen ones, by peft.
 
-LoRA is of Hu et al. 2022 (https://arxiv.org/abs/2106.09685), its rank-stabilised scaling of Kalajdzievski 2023
+LoRA is of Hu et al. 2022 (https://arxiv.org/abs/2106.09685), its rank-stabilized scaling of Kalajdzievski 2023
 (https://arxiv.org/abs/2312.03732), the decomposition into magnitude and direction (DoRA) of Liu et al. 2024
 (https://arxiv.org/abs/2402.09353). What is adapted is named by what it does, whatever an architecture calls it.
 """
@@ -173,7 +173,7 @@ def add_adapters(
     head = head_modules(model) if task == "classifier" else []
     config = LoraConfig(
         task_type=PEFT_TASKS[task],
-        target_modules=find_targets(model, options.lora_targets),
+        target_modules=find_targets(model, options.lora_targets or []),
         exclude_modules=rf".*\b({'|'.join(head)})\b.*" if head else None,
         modules_to_save=head or None,
         r=options.lora_r,

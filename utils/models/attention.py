@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import FunctionCtx
 
 from utils.models.dropout import CpuDropout, keep_mask
 
@@ -14,7 +15,15 @@ class _Attention(torch.autograd.Function):
     """softmax(query key^T scale + mask), dropped out, times value; one text at a time."""
 
     @staticmethod
-    def forward(ctx, query, key, value, mask, rate, scale):
+    def forward(
+        ctx: FunctionCtx,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        rate: float,
+        scale: float,
+    ) -> torch.Tensor:
         ctx.rate, ctx.scale = rate, scale
         keep = [keep_mask((*query.shape[1:3], key.shape[2]), rate) for _ in range(len(query))]
         output = torch.empty_like(query)
@@ -26,7 +35,7 @@ class _Attention(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, mask, *keep = ctx.saved_tensors
         d_query, d_key, d_value = (torch.empty_like(tensor) for tensor in (query, key, value))
         for i in range(len(query)):

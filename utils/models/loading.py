@@ -188,16 +188,16 @@ def load_language_model(folder: Path, task: Task, config: Any = None, **kwargs: 
 
 
 class _quiet:
-    """Hides the table of newly initialised weights, which a new head always brings, and loading bars."""
+    """Hides the table of newly initialized weights, which a new head always brings, and loading bars."""
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         from transformers.utils import logging
 
         self.level = logging.get_verbosity()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         from transformers.utils import logging
 
         logging.set_verbosity(self.level)

@@ -83,7 +83,7 @@ def classifier_card(
         _training_data(record, data, label),
         "## Training",
         _table(["option", "value"], _hyperparameters(record, report, hyperparameters)),
-        "## Licence",
+        "## License",
         "That of the pretrained model and of the training texts; the field `license` above says what the model "
         "registry says. Change it if you know better.",
     ]
@@ -117,7 +117,7 @@ def language_model_card(
         _table(["file", "SHA-256 begins"], named),
         "## Training",
         _table(["", "value"], [["seed", str(record["seed"])], ["git commit", str(record["git_commit"])]]),
-        "## Licence",
+        "## License",
         "That of the pretrained model and of the training texts.",
     ]
     return _card(_metadata(name, spec.checkpoint, spec.license, tags[record["task"]]), sections)
@@ -130,10 +130,10 @@ def _card(metadata: dict[str, Any], sections: list[str]) -> str:
     return f"---\n{front}---\n{MARK}\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _metadata(name: str, base: str, licence: str | None, tag: str, **more: Any) -> dict[str, Any]:
+def _metadata(name: str, base: str, license: str | None, tag: str, **more: Any) -> dict[str, Any]:
     metadata = {
         "model_name": name,
-        "license": licence or "unknown",
+        "license": license or "unknown",
         "library_name": "transformers",
         "pipeline_tag": tag,
         "tags": ["register-finetuning"],

@@ -55,8 +55,8 @@ class PartiallyFrozenModelCallback:
     ):
         if (frozen_params is None) == (unfrozen_params is None):
             raise UserError(f"{type(self).__name__}: give either frozen_params or unfrozen_params")
-        given = unfrozen_params if frozen_params is None else frozen_params
-        given = [given] if isinstance(given, str) else list(given)
+        chosen = unfrozen_params if frozen_params is None else frozen_params
+        given = [chosen] if isinstance(chosen, str) else list(chosen or [])
         parameters = dict(model.named_parameters())
         masks: dict[str, Tensor] = {}
         for text in given:

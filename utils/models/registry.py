@@ -275,7 +275,8 @@ def resolve_checkpoint(
     if problem is None and spec.format == "nanogpt":
         from utils.models.nanogpt import convert
 
-        return convert(*nanogpt_files(spec), Path(CACHE_DIR))
+        checkpoint, vocabulary, merges = nanogpt_files(spec)
+        return convert(checkpoint, vocabulary, merges, Path(CACHE_DIR))
     if problem is None:
         return folder
     if spec.is_local:

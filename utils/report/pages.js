@@ -112,7 +112,7 @@ function modelPage() {
       select("lang", "Evaluated on", codes.map((one) => [one, lang(one)]), code, (to) => go(run.name, to))),
     el("p", {}, `${lang(code)}: ${count(row.texts)} texts, ${row.kind}; ` + METRICS.map((metric, i) => `${TITLES[metric]} ${fixed(result.values[i])}`).join(", ")),
     el("h3", {}, "Confusion matrix"),
-    heatMap("confusion", "Rows: true; columns: predicted; colour: share of the row's texts. Hatched: no texts.",
+    heatMap("confusion", "Rows: true; columns: predicted; color: share of the row's texts. Hatched: no texts.",
       result.registers.map((register, r) => `${register} (${totals[r]})`), result.registers, cells),
     el("h3", {}, "Scores per register"),
     table("scores", "Support: number of texts.", [{ key: "register", label: "register" }, { key: "name", label: "name" }, ...numbers, { key: "support", label: "support", number: true, show: (one) => count(one.support) }], scores),
@@ -158,12 +158,12 @@ function plot(label, width, height, domain, lines, axisLabel) {
   const name = svg("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" });
   name.textContent = axisLabel;
   node.append(name);
-  lines.forEach(({ points, colour, dash, title }, index) => {
+  lines.forEach(({ points, color, dash, title }, index) => {
     const path = points.map(([px, py]) => `${x(px)},${y(py)}`).join(" ");
-    node.append(svg("polyline", { points: path, fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash || "none" }));
-    if (!dash) for (const [px, py] of points) node.append(svg("circle", { cx: x(px), cy: y(py), r: 2.8, fill: colour }));
+    node.append(svg("polyline", { points: path, fill: "none", stroke: color, "stroke-width": 2, "stroke-dasharray": dash || "none" }));
+    if (!dash) for (const [px, py] of points) node.append(svg("circle", { cx: x(px), cy: y(py), r: 2.8, fill: color }));
     if (title) {
-      const text = svg("text", { x: left + 8, y: top + 10 + 14 * index, fill: colour, style: `fill: ${colour}` });
+      const text = svg("text", { x: left + 8, y: top + 10 + 14 * index, fill: color, style: `fill: ${color}` });
       text.textContent = title;
       node.append(text);
     }
@@ -179,7 +179,7 @@ function learningCurves(run) {
     ["validation score", [["validation_accuracy", "#d55e00", "accuracy"], ["validation_macro_f1", "#009e73", "macro F1"]]],
   ];
   return el("div", {}, ...panels.map(([name, wanted]) => {
-    const lines = wanted.map(([key, colour, title]) => ({ points: series(key), colour, title })).filter((line) => line.points.length);
+    const lines = wanted.map(([key, color, title]) => ({ points: series(key), color, title })).filter((line) => line.points.length);
     const all = lines.flatMap((line) => line.points);
     if (!all.length) return el("span");
     const [xs, ys] = [all.map((point) => point[0]), all.map((point) => point[1])];
@@ -192,7 +192,7 @@ function learningCurves(run) {
 function reliability(result) {
   const points = result.bins.map((bin) => [bin.confidence, bin.accuracy]);
   return plot("accuracy by confidence", 300, 260, [0, 1, 0, 1], [
-    { points: [[0, 0], [1, 1]], colour: "#999", dash: "4 4" }, { points, colour: "#d55e00" },
+    { points: [[0, 0], [1, 1]], color: "#999", dash: "4 4" }, { points, color: "#d55e00" },
   ], "accuracy by confidence");
 }
 
@@ -209,7 +209,7 @@ function comparisons() {
       { key: "first_value", label: "first", number: true, show: (row) => fixed(row.first_value) },
       { key: "second_value", label: "second", number: true, show: (row) => fixed(row.second_value) },
       { key: "difference", label: "difference", number: true, show: (row) => `${fixed(row.difference)} ${interval([row.low, row.high])}` },
-      { ...p("p_bootstrap_holm"), label: "p, bootstrap" }, { ...p("p_randomisation_holm"), label: "p, randomisation" }, { ...p("p_mcnemar_holm"), label: "p, McNemar" },
+      { ...p("p_bootstrap_holm"), label: "p, bootstrap" }, { ...p("p_randomisation_holm"), label: "p, randomization" }, { ...p("p_mcnemar_holm"), label: "p, McNemar" },
     ], rows),
   ];
 }

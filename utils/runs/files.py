@@ -19,7 +19,7 @@ from utils.errors import UserError
 # The file mode creation mask. It can only be read by changing it for a moment: once, before there are threads.
 UMASK = os.umask(0)
 os.umask(UMASK)
-# Where tokenised texts and converted checkpoints are kept for all runs.
+# Where tokenized texts and converted checkpoints are kept for all runs.
 CACHE_DIR = ".cache"
 
 
@@ -87,7 +87,7 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any | None:
+def read_json(path: Path) -> Any:
     """Read a JSON file; None if it does not exist.
 
     Raises:

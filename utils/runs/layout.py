@@ -58,7 +58,7 @@ class RunLayout:
     models_dir: str = "models"
     checkpoints_dir: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_model_name(self.model_name)
         split_langs(self.train_langs)
         below = Path(self.subfolder or ".")

@@ -26,7 +26,7 @@ class RunRecord:
         self.previous = read_json(path) or {}
         self.path = path
         goes_on = self.previous.get("status") == "running"
-        self.content = {
+        self.content: dict[str, Any] = {
             "status": "running",
             "command": [Path(sys.argv[0]).name, *without_token(sys.argv[1:])],
             "options": options,

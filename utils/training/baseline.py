@@ -59,7 +59,8 @@ def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSourc
     record = RunRecord(layout.run_json, chosen, data)
     record.write("running")
     (train, train_labels), (validation, validation_labels) = _split(texts, langs, options)
-    started, best = time.monotonic(), None
+    started = time.monotonic()
+    candidates = []
     for strength in STRENGTHS:
         model = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
@@ -67,9 +68,9 @@ def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSourc
         )
         model.fit(train, train_labels)
         metrics = _metrics(model, validation, validation_labels, registers)
-        if best is None or metrics["macro_f1"] > best[1]["macro_f1"]:
-            best = (model, metrics, strength)
-    model, metrics, strength = best
+        candidates.append((model, metrics, strength))
+    # The first of the best.
+    model, metrics, strength = max(candidates, key=lambda candidate: candidate[1]["macro_f1"])
     seconds = time.monotonic() - started
     weights = model[-1].coef_.size + model[-1].intercept_.size
     epoch = {"epoch": 1, "loss": None, "learning_rate": None, "seconds": round(seconds, 3), "validation": metrics}

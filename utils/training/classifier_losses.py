@@ -22,7 +22,9 @@ class ClassificationLoss:
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.label_smoothing = label_smoothing
 
-    def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None):
+    def __call__(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
         """Return the loss of logits [batch, num_labels] for labels [batch]."""
         logits = outputs.logits.float()
         weights = self.class_weights

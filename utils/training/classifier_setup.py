@@ -171,7 +171,8 @@ def count_registers(labels: Any, registers: list[str]) -> dict[str, int]:
 
 def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
     """Return the lines that say what is about to be trained."""
-    content, lengths = run.record.content, trainer.sampler.lengths
+    content: dict[str, Any] = run.record.content
+    lengths = trainer.sampler.lengths
     lines = [
         f"{run.layout.name}: {len(lengths):,} training and {len(trainer.eval_dataset):,} validation texts, "
         f"{lengths.mean():.0f} tokens on average, {content['num_epochs']} epochs",

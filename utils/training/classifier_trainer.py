@@ -132,7 +132,7 @@ class ClassifierTrainer(ResumableTrainer):
         return DataLoader(dataset, collate_fn=self.data_collator)
 
     def evaluation_loop(
-        self, dataloader: DataLoader, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
+        self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Predict every text once, over all processes, and compute the metrics from the whole.
 
@@ -212,9 +212,10 @@ class EpochRecorder(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if "loss" in (logs or {}):
-            self.trainer.note_progress()
-        if args.disable_tqdm and state.is_world_process_zero and "loss" in (logs or {}):
+        if logs is None or "loss" not in logs:
+            return
+        self.trainer.note_progress()
+        if args.disable_tqdm and state.is_world_process_zero:
             rate = logs["learning_rate"]
             print(f"epoch {state.epoch:.2f}, step {state.global_step}/{state.max_steps}: ", end="")
             print(f"loss {float(logs['loss']):.4f}, learning rate {rate:.2e}", flush=True)
@@ -231,14 +232,14 @@ class EpochRecorder(TrainerCallback):
         loss = torch.as_tensor(history.loss_sum, dtype=torch.float64, device="cpu").to(args.device)
         if args.world_size > 1:
             torch.distributed.all_reduce(loss)
-        epoch = {
+        epoch: dict[str, Any] = {
             "epoch": round(state.epoch),
             "loss": float(loss) / args.world_size / max(history.steps, 1),
             "learning_rate": self.learning_rate,
             "seconds": round(history.seconds, 3),
             "validation": {
                 name.removeprefix("eval_"): value
-                for name, value in metrics.items()
+                for name, value in (metrics or {}).items()
                 if name != "epoch" and "_per_second" not in name
             },
         }
@@ -274,7 +275,7 @@ class EpochReport(TrainerCallback):
         metrics: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.report(round(state.epoch), metrics["eval_macro_f1"])
+        self.report(round(state.epoch), (metrics or {})["eval_macro_f1"])
 
 
 def train_report(trainer: ClassifierTrainer, peak_memory: int) -> dict[str, Any]:

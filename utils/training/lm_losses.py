@@ -1,4 +1,4 @@
-"""Losses of classifiers, and of language models: the model's own, and the divergence from a baseline.
+"""Losses of language models: the model's own, the divergence from a baseline, and what makes one of several.
 
 A loss class of a language model is made once, with the model, the tokenizer and its own options. Its call
 gets the outputs and the labels of a batch and returns the loss.
@@ -7,13 +7,14 @@ gets the outputs and the labels of a batch and returns the loss.
 import functools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from utils.data.lm_examples import TextExamples
+from utils.data.lm_examples import Task, TextExamples
 from utils.data.masking import IGNORED, identity
 from utils.data.text_files import read_text_file
 from utils.errors import UserError
@@ -65,7 +66,7 @@ class KLBaselineLoss(nn.KLDivLoss):
         max_samples_per_dataset: use at most so many examples of a dataset; one number or one for each.
         max_sample_length: leave out longer examples, in tokens.
         preprocessing_num_workers: accepted as for the other datasets, whose tokenizer threads it sets.
-        overwrite_cache: tokenise the datasets anew.
+        overwrite_cache: tokenize the datasets anew.
         data_preprocessing_fn: masking function of all datasets, with
         data_preprocessing_fn_kwargs: its options and
         data_preprocessing_fn_strategy: `once` or `per_batch`.
@@ -96,7 +97,7 @@ class KLBaselineLoss(nn.KLDivLoss):
         overwrite_cache: bool = False,
         data_preprocessing_fn: Callable = identity,
         data_preprocessing_fn_kwargs: dict[str, Any] | None = None,
-        data_preprocessing_fn_strategy: str = "once",
+        data_preprocessing_fn_strategy: Literal["once", "per_batch"] = "once",
         return_all: bool = False,
     ):
         super().__init__(size_average, reduce, reduction)
@@ -181,7 +182,7 @@ class KLBaselineLoss(nn.KLDivLoss):
 
 
 @functools.lru_cache(maxsize=2)
-def load_baseline(folder: str, task: str, kwargs: str, device: torch.device) -> nn.Module:
+def load_baseline(folder: str, task: Task, kwargs: str, device: torch.device) -> nn.Module:
     """Load a model as it was before fine-tuning; all losses that compare with it share it.
 
     Args:
@@ -199,3 +200,49 @@ def _one_each(name: str, value: Any, paths: list[str]) -> list[Any]:
     if len(values) != len(paths):
         raise UserError(f"KLBaselineLoss.{name}: {len(values)} values for {len(paths)} datasets; give one, or one each")
     return values
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of one split.
+
+    Attributes:
+        classes: name and loss, in the order in which they were given.
+        reduction: makes one of several.
+    """
+
+    classes: list[tuple[str, Any]]
+    reduction: Callable[..., Tensor]
+
+    def __call__(self, outputs: Any, labels: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Return the loss of a batch and its parts, detached, by name."""
+        values = [loss(outputs, labels) for _, loss in self.classes]
+        loss = reduce_losses(self.reduction, values)
+        named = {name: value.detach().mean() for (name, _), value in zip(self.classes, values, strict=True)}
+        return loss, {"loss": loss.detach(), **named}
+
+
+def reduce_losses(function: Callable[..., Tensor], values: list[Tensor]) -> Tensor:
+    """Make one loss of several.
+
+    Args:
+        function: of torch or of Python (torch.sum, torch.mean, max), which gets them together, or a user's
+            own, which gets each as an argument of its own.
+        values: the losses.
+
+    Raises:
+        UserError: if what comes back is not a single number.
+    """
+    name = getattr(function, "__name__", str(function))
+    try:
+        if getattr(torch, name, None) is function:
+            loss = function(torch.stack([value.mean() for value in values]))
+        elif getattr(function, "__module__", None) == "builtins":
+            loss = function([value.mean() for value in values])
+        else:
+            loss = function(*values)
+    except TypeError as error:
+        raise UserError(f"loss_reduction_fns: {name} does not take {len(values)} losses ({error})") from None
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise UserError(f"loss_reduction_fns: {name} must return one number, got {loss!r}")
+    return loss.reshape(())

@@ -31,7 +31,8 @@ ALIASES = {
     "model_modifiers": "utils.models.modifiers",
     "loss_classes": "utils.training.lm_losses",
 }
-PREPROCESSING = {"modules": ("utils.data.masking",), "aliases": ALIASES}
+MASKING = ("utils.data.masking",)
+PREPROCESSING = Objects(modules=MASKING, aliases=ALIASES)
 MODIFIERS = Objects(modules=("utils.models.modifiers",), aliases=ALIASES)
 LOSSES = Objects(modules=("utils.training.lm_losses",), aliases=ALIASES)
 SPLITS = ("train", "validation", "test")
@@ -110,7 +111,7 @@ class DataTrainingOptions:
     data_preprocessing_fn: dict = option(
         dict.fromkeys(SPLITS, "identity"),
         "masking function for train, validation and test: --data_preprocessing_fn.train mask_random_tokens",
-        imports=Objects(**PREPROCESSING),
+        imports=PREPROCESSING,
     )
     data_preprocessing_fn_strategy: dict = option(
         dict.fromkeys(SPLITS, "once"), "once: mask all examples before training; per_batch: anew in every batch"
@@ -161,7 +162,7 @@ class DataTrainingOptions:
     loss_classes_kwargs: dict = option(
         {"train": {}, "validation": {}},
         "options of the losses: --loss_classes_kwargs.train.KLBaselineLoss.scaleby 2.5",
-        imports=Objects(keys=frozenset({"data_preprocessing_fn"}), **PREPROCESSING),
+        imports=Objects(modules=MASKING, aliases=ALIASES, keys=frozenset({"data_preprocessing_fn"})),
         group=TRAINING,
     )
     test_output_file_prefix: str | None = option(
@@ -184,7 +185,7 @@ class DataTrainingOptions:
 class FinetuneLmOptions(CommonOptions, OptimizationOptions, DataTrainingOptions, AdapterOptions, ModelOptions):
     """The options of finetune_lm.py; dataclasses list the last base first."""
 
-    seed: int | None = option(
+    seed: int | None = option(  # type: ignore[assignment]
         None,
         "seed of everything random; without it one is drawn and noted",
         minimum=0,

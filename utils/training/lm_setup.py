@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import AutoTokenizer
@@ -24,8 +24,9 @@ from utils.models.registry import ModelSpec
 from utils.runs.files import CACHE_DIR
 from utils.runs.record import RunRecord
 from utils.runs.stop import StopFlag
+from utils.training.lm_losses import Losses
 from utils.training.lm_options import FinetuneLmOptions, loss_list
-from utils.training.lm_trainer import EarlyStopping, LanguageModelTrainer, LmHistory, Losses, lm_training_arguments
+from utils.training.lm_trainer import EarlyStopping, LanguageModelTrainer, LmHistory, lm_training_arguments
 
 
 @dataclass
@@ -63,7 +64,8 @@ def load(options: FinetuneLmOptions, folders: dict[str, Path], spec: ModelSpec) 
     )
     given = config if folders["config"] != folders["model"] else None
     model = load_language_model(folders["model"], task, given, **quantization(options))
-    for function in options.model_modifier_fns:
+    functions: list[Any] = options.model_modifier_fns
+    for function in functions:
         kwargs = options.model_modifier_fn_kwargs.get(function.__name__) or {}
         model, tokenizer = call(function, f"model_modifier_fn_kwargs.{function.__name__}", model, tokenizer, **kwargs)
     if options.lora_targets and options.train_file:
@@ -119,7 +121,7 @@ def make_examples(
         function,
         kwargs,
         options.data_preprocessing_fn_strategy.get(split) or "once",
-        seed=options.seed,
+        seed=cast(int, options.seed),
         first_item=first_item,
         pad_to=max_length if options.pad_to_max_length else None,
         # Parts of a test file are read once and not kept.
@@ -181,10 +183,11 @@ def make_trainer(
     examples = {
         split: make_examples(options, loaded, split, dataset_name(path), read_text_file(path, limit))
         for split, path, limit in (
-            ("train", options.train_file, options.max_train_samples),
-            ("validation", options.validation_file, options.max_validation_samples),
+            ("train", cast(str, options.train_file), options.max_train_samples),
+            ("validation", cast(str, options.validation_file), options.max_validation_samples),
         )
     }
+    callbacks: list[Any] = options.model_pre_train_step_callbacks
     modifiers = [
         call(
             callback,
@@ -193,14 +196,15 @@ def make_trainer(
             loaded.tokenizer,
             **(options.model_pre_train_step_callbacks_kwargs.get(callback.__name__) or {}),
         )
-        for callback in options.model_pre_train_step_callbacks
+        for callback in callbacks
     ]
+    optimizer_class: Any = options.train_optimizer
     try:
         kwargs = options.train_optimizer_kwargs
-        optimizer = call(options.train_optimizer, "train_optimizer_kwargs", params=model.parameters(), **kwargs)
+        optimizer = call(optimizer_class, "train_optimizer_kwargs", params=model.parameters(), **kwargs)
     except (ValueError, TypeError) as error:
         # Optimizers check their numbers themselves.
-        raise UserError(f"--train_optimizer_kwargs: {options.train_optimizer.__name__}: {error}") from None
+        raise UserError(f"--train_optimizer_kwargs: {optimizer_class.__name__}: {error}") from None
     return LanguageModelTrainer(
         model=model,
         args=lm_training_arguments(
@@ -208,7 +212,7 @@ def make_trainer(
             epochs=options.epochs,
             train_batch_size=options.per_device_train_batch_size,
             validation_batch_size=options.per_device_validation_batch_size,
-            seed=options.seed,
+            seed=cast(int, options.seed),
             use_gpu=loaded.device.type == "cuda",
         ),
         optimizers=(optimizer, None),
@@ -240,7 +244,7 @@ def hyperparameters(options: FinetuneLmOptions) -> dict[str, Any]:
             given = (options.loss_classes_kwargs.get(split) or {}).get(loss_class.__name__) or {}
             for key, value in {**_default_kwargs(loss_class), **given}.items():
                 found[f"{split}_{loss_class.__name__}_{key}"] = value
-    return found | _default_kwargs(options.train_optimizer) | options.train_optimizer_kwargs
+    return found | _default_kwargs(cast(Any, options.train_optimizer)) | options.train_optimizer_kwargs
 
 
 def _default_kwargs(function: Callable) -> dict[str, Any]:

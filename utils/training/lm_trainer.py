@@ -26,6 +26,7 @@ from utils.data.masking import IGNORED
 from utils.errors import Diverged, UserError
 from utils.evaluation.surprisal import Row, RowWriter, TokenTable, evaluate
 from utils.runs.stop import StopFlag
+from utils.training.lm_losses import Losses
 from utils.training.trainer import History, ResumableTrainer, StopCallback, one_gpu, print_line
 
 BEST_FILE = "best.safetensors"
@@ -53,52 +54,6 @@ class LmHistory(History):
     def best(self) -> dict[str, Any] | None:
         """The epoch with the lowest validation loss."""
         return min(self.epochs, key=lambda epoch: epoch["validation_loss"], default=None)
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The losses of one split.
-
-    Attributes:
-        classes: name and loss, in the order in which they were given.
-        reduction: makes one of several.
-    """
-
-    classes: list[tuple[str, Any]]
-    reduction: Callable[..., Tensor]
-
-    def __call__(self, outputs: Any, labels: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """Return the loss of a batch and its parts, detached, by name."""
-        values = [loss(outputs, labels) for _, loss in self.classes]
-        loss = reduce_losses(self.reduction, values)
-        named = {name: value.detach().mean() for (name, _), value in zip(self.classes, values, strict=True)}
-        return loss, {"loss": loss.detach(), **named}
-
-
-def reduce_losses(function: Callable[..., Tensor], values: list[Tensor]) -> Tensor:
-    """Make one loss of several.
-
-    Args:
-        function: of torch or of Python (torch.sum, torch.mean, max), which gets them together, or a user's
-            own, which gets each as an argument of its own.
-        values: the losses.
-
-    Raises:
-        UserError: if what comes back is not a single number.
-    """
-    name = getattr(function, "__name__", str(function))
-    try:
-        if getattr(torch, name, None) is function:
-            loss = function(torch.stack([value.mean() for value in values]))
-        elif getattr(function, "__module__", None) == "builtins":
-            loss = function([value.mean() for value in values])
-        else:
-            loss = function(*values)
-    except TypeError as error:
-        raise UserError(f"loss_reduction_fns: {name} does not take {len(values)} losses ({error})") from None
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise UserError(f"loss_reduction_fns: {name} must return one number, got {loss!r}")
-    return loss.reshape(())
 
 
 def epochs_without_improvement(losses: list[float], delta: float) -> int:
@@ -156,8 +111,8 @@ class LanguageModelTrainer(ResumableTrainer):
         on_epoch: Callable[[LmHistory], None] | None = None,
         **kwargs: Any,
     ):
-        indices = {"train_dataset": range(len(train)), "eval_dataset": range(len(validation))}
-        super().__init__(lengths=train.lengths, history=LmHistory(), **indices, **kwargs)
+        kwargs |= {"train_dataset": range(len(train)), "eval_dataset": range(len(validation))}
+        super().__init__(lengths=train.lengths, history=LmHistory(), **kwargs)
         # The loss is what the loss classes say, never rescaled.
         self.model_accepts_loss_kwargs = False
         self.train_examples, self.validation_examples = train, validation
@@ -232,7 +187,7 @@ class LanguageModelTrainer(ResumableTrainer):
             self.rows = []
 
     def evaluation_loop(
-        self, dataloader: DataLoader, description: str, *_: Any, metric_key_prefix: str = "eval", **__: Any
+        self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
         """Compute the validation losses: means over the tokens that have labels, not over batches."""
         epoch = round(self.state.epoch or 0)

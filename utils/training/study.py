@@ -216,7 +216,6 @@ class Worker:
         self.settings = settings
         self.name = uuid.uuid4().hex[:12]
         self._stack = contextlib.ExitStack()
-        self._claim: contextlib.ExitStack | None = None
 
     def __enter__(self) -> "Worker":
         # Held as long as this process lives; who can take it knows that it does not.
@@ -245,8 +244,7 @@ class Worker:
                     claim.enter_context(locked(self._lock_file("claim")))
                     if not self._is_one_left(wanted):
                         return
-                    self._claim = claim
-                    self._run_trial(objective, optimize)
+                    self._run_trial(objective, optimize, claim)
                 bar.update()
 
     def _is_one_left(self, wanted: int | None) -> bool:
@@ -275,7 +273,8 @@ class Worker:
         self._lock_file(worker).unlink(missing_ok=True)
         return False
 
-    def _run_trial(self, objective: Objective, optimize: dict[str, Any]) -> None:
+    def _run_trial(self, objective: Objective, optimize: dict[str, Any], claim: contextlib.ExitStack) -> None:
+        """Run one trial; the claim is given up as soon as others can see it."""
         number = len(self.study.get_trials(deepcopy=False))
         _reseed(self.study, self.settings, number)
         started: list[optuna.Trial] = []
@@ -283,7 +282,7 @@ class Worker:
         def run(trial: "optuna.Trial") -> float:
             started.append(trial)
             trial.set_user_attr("worker", self.name)
-            self._claim.close()
+            claim.close()
             return self._evaluate(trial, objective)
 
         try:

@@ -13,10 +13,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := torch==2.13.0
-SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/*.sh)
+SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/jobs/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-slurm test test-slurm lint bench bench-figures agnews clean
+.PHONY: help setup demo demo-slurm test test-fast test-slurm lint format bench bench-masking bench-figures agnews clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,18 +37,31 @@ demo: $(READY) ## fine-tune, evaluate and draw the figures on the embedded corpu
 demo-slurm: $(READY) ## the same as job arrays on a Slurm of two nodes, started on this machine for it
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/slurm.sh
 
-test: $(READY) ## run the whole test suite
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
+test: $(READY) ## run the whole test suite, with the coverage of utils/ and the scripts
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --cov --cov-report term:skip-covered $(ARGS)
+
+test-fast: $(READY) ## run what needs no training, no Slurm and no browser: under a minute on two cores
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) -m "not slow" --ignore tests/slurm $(ARGS)
 
 test-slurm: $(READY) ## run the tests on a real Slurm alone (needs slurm-wlm and munge)
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
-lint: $(READY) ## check the style of Python and shell files
+lint: $(READY) ## check style, types, layers and shell files
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	shellcheck --external-sources $(SHELL_FILES)
+
+format: $(READY) ## format the Python files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: $(READY) ## measure speed against the earlier loop and the plain Trainer (needs CORPUS_PATH)
 	$(BIN)/python benchmarks/finetune_throughput.py
+
+bench-masking: $(READY) ## measure the token-masking functions against the training steps that they prepare
+	$(BIN)/python benchmarks/masking_cost.py
 
 bench-figures: $(READY) ## measure how long the figures of 42 models take
 	$(BIN)/python benchmarks/figures.py
@@ -59,4 +72,4 @@ agnews: $(READY) ## compare full fine-tuning, LoRA and a baseline on AG News (ne
 	MODEL_REGISTRY=demo/build/minilm.json $(BIN)/python run_pipeline.py config/agnews-minilm.yaml --dataset "$(AG_NEWS_PATH)"
 
 clean: ## remove caches and the demo's files, never outputs/ or models/
-	rm -rf demo/build .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf demo/build .cache .pytest_cache .ruff_cache .hypothesis .mypy_cache .import_linter_cache .coverage

@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def check(spec: ModelSpec) -> tuple[bool, str]:
-    """Say offline whether a model is complete, and where it is or what it lacks."""
+    """Return, without network, whether a model is complete, and where it is or what it lacks."""
     folder = cached_folder(spec)
     problem = model_problem(spec, folder)
     if problem is None:

@@ -103,7 +103,7 @@ def main() -> int:
 
 
 def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Say whether these test results are there already.
+    """Return whether these test results are there already.
 
     Raises:
         UserError: if those of other options or data are, which would be lost.

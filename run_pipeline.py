@@ -89,7 +89,7 @@ class PipelineBatch(Batch):
         return {"args": words + (["--force"] if self.options.force else [])}
 
     def is_complete(self, job: Subtask) -> bool:
-        """Say whether a subtask has been evaluated and its logs have been parsed."""
+        """Return whether a subtask has been evaluated and its logs have been parsed."""
         from utils.pipeline.results import results_row
 
         done = not job.settings["evaluate"] or results_row(job) is not None

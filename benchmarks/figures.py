@@ -6,6 +6,7 @@ Writes results of imagined models (3 models x 14 training sets, 19 evaluation la
 with one processor and with all, and prints the seconds of both and their ratio.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -32,14 +33,20 @@ REGISTERS = ["IN", "OP", "RN", "JN", "HI", "LY", "ND", "AD"]
 NUM_TEXTS = 2_000
 
 
-def write_results(folder: Path) -> None:
-    """Write the results of all models, as finetune.py and evaluate.py do."""
+def write_results(folder: Path, train_sets: list[str], langs: list[str]) -> None:
+    """Write the results of all models, as finetune.py and evaluate.py do.
+
+    Args:
+        folder: where to.
+        train_sets: what each model is trained on.
+        langs: evaluation languages.
+    """
     generator = np.random.default_rng(1)
     counts = dict.fromkeys(REGISTERS, 1000)
     for model in MODELS:
-        for train_langs in TRAIN_LANGS:
+        for train_langs in train_sets:
             layout = RunLayout(model, train_langs, output_dir=str(folder))
-            for lang in LANGS:
+            for lang in langs:
                 labels = generator.integers(0, len(REGISTERS), NUM_TEXTS)
                 probabilities = generator.dirichlet(np.ones(len(REGISTERS)), NUM_TEXTS)
                 probabilities[np.arange(NUM_TEXTS), labels] += 0.2
@@ -71,13 +78,18 @@ def measure(folder: Path, processors: set[int]) -> float:
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train_sets", type=int, default=len(TRAIN_LANGS), help="training sets of each model")
+    parser.add_argument("--eval_langs", type=int, default=len(LANGS), help="evaluation languages")
+    options = parser.parse_args()
+    train_sets, langs = TRAIN_LANGS[: options.train_sets], LANGS[: options.eval_langs]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_results(folder)
+        write_results(folder, train_sets, langs)
         processors = os.sched_getaffinity(0)
         one, many = measure(folder, {min(processors)}), measure(folder, processors)
         size = (folder / "report.html").stat().st_size
-    print(f"{len(MODELS) * len(TRAIN_LANGS)} models with {len(LANGS) + 1} panels each, train-vs-eval matrices, report")
+    print(f"{len(MODELS) * len(train_sets)} models with {len(langs) + 1} panels each, train-vs-eval matrices, report")
     print(f"1 processor   {one:6.1f} s\n{len(processors)} processors  {many:6.1f} s ({one / many:.1f} x)")
     print(f"report.html   {size / 1e6:.2f} MB")
 

@@ -44,6 +44,7 @@ GPU_PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L40S": 362e12, "A4
 class BenchmarkOptions(CommonOptions):
     """The options of the benchmark."""
 
+    langs: list[str] | None = option(None, "languages of the texts; without it sv and fr", metavar="LANG")
     rounds: int = option(3, "how often every variant runs", minimum=1)
     train_steps: int = option(6, "training steps of 16 texts per run", minimum=1)
     eval_texts: int = option(192, "texts evaluated per run", minimum=64)
@@ -88,7 +89,7 @@ def prepare(options: BenchmarkOptions, folder: Path) -> None:
     from utils.data.tokenization import load_tokenizer, tokenize
 
     corpus = open_corpus(options.corpus_path)
-    texts = datasets.concatenate_datasets([corpus.load("train", lang) for lang in ("sv", "fr")])
+    texts = datasets.concatenate_datasets([corpus.load("train", lang) for lang in options.langs or ["sv", "fr"]])
     build_model(
         folder / "model", [text[:5000] for text in texts["text"]], vocabulary=32_000,
         hidden_size=options.hidden_size, layers=options.layers, heads=options.hidden_size // 32,
@@ -254,7 +255,8 @@ def this_project(task: str, model: Any, dataset: Any, tokenizer: Any, device: An
         group_by_length=True,
         precision=precision,
         token_budget=None,
-        stop=StopFlag(),
+        stop=StopFlag(Path(scratch) / "handover", lambda: None),
+        record=None,
     )
     started = time.monotonic()
     trainer.train()

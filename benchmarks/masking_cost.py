@@ -21,7 +21,7 @@ from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditional
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from demo.build import make_texts
-from tests.factories import bert_tokenizer, t5_tokenizer
+from demo.language_models import bert_tokenizer, t5_tokenizer
 from utils.data import masking
 from utils.data.lm_examples import TextExamples
 from utils.data.text_files import read_text_file

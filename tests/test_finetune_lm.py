@@ -16,7 +16,8 @@ import yaml
 from transformers import AutoTokenizer
 
 import finetune_lm
-from tests.factories import FILES, KINDS, TRAIN, build_lm, only_folder, rows_of, skip, write_texts
+from demo.language_models import build_lm
+from tests.factories import FILES, KINDS, TRAIN, only_folder, rows_of, skip, write_texts
 from tests.processes import finish, start
 from utils.models.loading import load_language_model
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from demo.build import make_texts
-from tests.factories import bert_tokenizer, gpt2_tokenizer, t5_tokenizer
+from demo.language_models import bert_tokenizer, gpt2_tokenizer, t5_tokenizer
 from utils.data.lm_examples import TextExamples
 from utils.data.masking import IGNORED, expand_with_masks, identity, mask_random_spans, mask_random_tokens
 from utils.data.text_files import read_text_file

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo.build import make_texts
-from tests.factories import bert_tokenizer, gpt2_tokenizer, t5_tokenizer
+from demo.language_models import bert_tokenizer, gpt2_tokenizer, t5_tokenizer
 from utils.data.masking import (
     IGNORED,
     UPDATE_LABEL_FNS,

@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 
 from demo.build import make_texts
-from tests.factories import bert_tokenizer
+from demo.language_models import bert_tokenizer
 from utils.data import token_cache
 from utils.data.lm_examples import TextExamples
 from utils.data.token_cache import FOOTER, LISTS, NUMBERS, cached_rows

@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tests.factories import TEXTS, build_lm
+from demo.language_models import build_lm
+from tests.factories import TEXTS
 from utils.data.lm_examples import TextExamples
 from utils.data.masking import expand_with_masks, identity, mask_random_spans, mask_random_tokens
 from utils.data.text_files import open_text_file

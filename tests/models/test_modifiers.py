@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tests.factories import TEXTS, build_lm
+from demo.language_models import build_lm
+from tests.factories import TEXTS
 from utils.errors import UserError
 from utils.models.modifiers import (
     FreezeWordTokensCallback,

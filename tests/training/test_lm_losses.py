@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from tests.factories import TEXTS, build_lm
+from demo.language_models import build_lm
+from tests.factories import TEXTS
 from utils.data.masking import mask_random_spans
 from utils.errors import UserError
 from utils.models.loading import load_language_model

@@ -37,7 +37,7 @@ def from_hub(load: "Callable[[], datasets.Dataset]") -> "datasets.Dataset":
 
 
 def _rate_limit(error: BaseException | None) -> int | None:
-    """Return for how many seconds the hub wants to be left alone, None if that is not what is wrong."""
+    """Return how many seconds the hub asks to wait; None if the error is not a rate limit."""
     from huggingface_hub.utils import HfHubHTTPError, parse_ratelimit_headers
 
     while error is not None:

@@ -338,7 +338,7 @@ class TaskData:
 
 
 def _label_name(value: Any, class_names: list[str] | None) -> str | None:
-    """Return the name of a label, None for what is none."""
+    """Return the name of a label; None if the value cannot be a label."""
     if class_names is not None:
         return class_names[value] if value is not None and 0 <= value < len(class_names) else None
     if isinstance(value, float) and value.is_integer():

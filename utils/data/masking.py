@@ -52,7 +52,7 @@ def mask_random_tokens(
             the vocabulary (`random`) or stay (`original`); they add up to 1.
 
     Raises:
-        UserError: for proportions that are none, or a tokenizer without a mask token.
+        UserError: for invalid proportions, or a tokenizer without a mask token.
     """
     shares = _check_shares(replacement_props)
     ids, text = inputs["input_ids"], text_positions(inputs, tokenizer)
@@ -235,7 +235,7 @@ def _partition(totals: Tensor, parts: Tensor) -> Tensor:
     """Cut each total into so many random positive parts: [rows, most parts], with zeros at the end."""
     places = int(totals.max()) if len(totals) else 0
     index = torch.arange(places).expand(len(totals), places)
-    # A cut before a unit begins a new part; before the first there is none.
+    # A cut before a unit begins a new part; there is no cut before the first unit.
     cuts = choose((index > 0) & (index < totals[:, None]), parts - 1)
     lengths = torch.zeros((len(totals), max(1, int(parts.max()) if len(parts) else 1)), dtype=torch.long)
     return lengths.scatter_add_(1, cuts.cumsum(1), (index < totals[:, None]).long())

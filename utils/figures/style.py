@@ -159,7 +159,7 @@ class PanelGrid:
         )
 
     def is_labelled(self, index: int) -> tuple[bool, bool]:
-        """Say whether a panel has labels below and beside it."""
+        """Return whether a panel has labels below and beside it."""
         if not self.style.shares_labels:
             return True, True
         return index + self.per_row >= self.count, index % self.per_row == 0

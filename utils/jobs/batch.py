@@ -52,7 +52,7 @@ class SubmitOptions:
 
 
 def check_submit_options(options: SubmitOptions) -> None:
-    """Raise a `UserError` for a time limit or the number of a job that is none."""
+    """Raise a `UserError` for an invalid time limit or job number."""
     slurm.parse_timeout(options.timeout)
     for job in options.after or []:
         if not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):

@@ -148,7 +148,7 @@ class Planner:
         raise NotImplementedError
 
     def check_langs(self, langs: str) -> None:
-        """Raise a `UserError` for training languages that are none."""
+        """Raise a `UserError` for names of training languages that are not valid or have no texts."""
         split_langs(langs)
 
     def find_combinations(self) -> list[Combination]:

@@ -15,7 +15,7 @@ def parse_timeout(text: str) -> int:
     """Return a time limit as Slurm writes it (60, 60:00, 2:00:00, 1-12, 1-12:00, 1-12:00:00) in seconds.
 
     Raises:
-        UserError: if it is none.
+        UserError: if it is not a time limit.
     """
     days, dash, rest = text.rpartition("-")
     parts = rest.split(":")

@@ -196,12 +196,12 @@ def add_adapters(
 
 
 def is_adapted(model: "torch.nn.Module") -> bool:
-    """Say whether a model has adapters, without importing peft."""
+    """Return whether a model has adapters, without importing peft."""
     return hasattr(model, "peft_config") and hasattr(model, "merge_and_unload")
 
 
 def has_adapter(folder: Path) -> bool:
-    """Say whether a folder holds adapters rather than a whole model."""
+    """Return whether a folder holds adapters rather than a whole model."""
     return (folder / ADAPTER_CONFIG).is_file()
 
 

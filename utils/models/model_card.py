@@ -48,7 +48,7 @@ def write_classifier_card(layout: RunLayout, hyperparameters: Collection[str]) -
 
 
 def is_ours(path: Path) -> bool:
-    """Say whether a card may be replaced: there is none, or it has our mark."""
+    """Return whether a card may be replaced: there is none, or it has our mark."""
     return not path.is_file() or MARK in path.read_text(encoding="utf-8", errors="replace")
 
 

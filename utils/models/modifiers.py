@@ -134,7 +134,7 @@ def parse_parameter(text: str) -> tuple[str, Index]:
     """Split ``NAME[INDEX]`` into the name and what a tensor is indexed with; without brackets, everything.
 
     Raises:
-        UserError: for an index that is none.
+        UserError: for an invalid index.
     """
     match = re.fullmatch(r"([\w.]+)(?:\[(.+)\])?", text.strip())
     if not match:

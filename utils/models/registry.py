@@ -93,7 +93,7 @@ def find_checkpoint(name: str, revision: str | None = None, path: str | None = N
         path: the registry file, see `registry_path`.
 
     Raises:
-        UserError: for a folder that does not exist or a name that is none.
+        UserError: for a folder that does not exist or an invalid name.
     """
     revision = None if revision == "main" else revision
     if Path(name).expanduser().is_dir():
@@ -158,14 +158,14 @@ def nanogpt_files(spec: ModelSpec) -> list[Path]:
 
 
 def model_problem(spec: ModelSpec, folder: Path, parts: tuple[str, ...] = PARTS) -> str | None:
-    """Say what a model lacks, or None if it is complete; `folder` is its `cached_folder`."""
+    """Return what a model lacks, None if it is complete; `folder` is its `cached_folder`."""
     if spec.format == "nanogpt":
         return next((f"{path} does not exist" for path in nanogpt_files(spec) if not path.is_file()), None)
     return checkpoint_problem(folder, parts)
 
 
 def checkpoint_problem(folder: Path, parts: tuple[str, ...] = PARTS) -> str | None:
-    """Say which of the `parts` (config, weights, tokenizer) a checkpoint folder lacks, or None if it has them."""
+    """Return which of the `parts` (config, weights, tokenizer) a checkpoint folder lacks, None if it has them."""
     if not folder.is_dir():
         return "not downloaded"
     if "config" in parts and not (folder / "config.json").is_file():

@@ -98,7 +98,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{path}, line {getattr(error, 'lineno', '?')}: not valid JSON; remove or mend it") from None
+        raise UserError(
+            f"{path}, line {getattr(error, 'lineno', '?')}: not valid JSON; remove or repair the file"
+        ) from None
 
 
 def sha256_of_file(path: Path) -> str:
@@ -120,7 +122,7 @@ def timestamp() -> str:
 
 
 def is_held(lock_file: Path) -> bool:
-    """Say whether a living process holds a lock."""
+    """Return whether a living process holds a lock."""
     import filelock
 
     try:

@@ -16,7 +16,7 @@ def restart_count() -> int:
 
 
 def was_cancelled() -> bool:
-    """Say whether the job is ending because somebody cancelled it.
+    """Return whether the job is ending because somebody cancelled it.
 
     Not for its time limit, which has a reason of its own, nor to be started again, which is counted at
     once. False when Slurm cannot be asked.

@@ -26,7 +26,7 @@ STRENGTHS = (1.0, 10.0, 100.0)
 
 
 def is_trained(layout: RunLayout, options: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Say whether the baseline is there already, of these options and data."""
+    """Return whether the baseline is there already, of these options and data."""
     record = read_json(layout.run_json) or {}
     return (record.get("status"), record.get("options"), record.get("data")) == ("complete", options, data)
 

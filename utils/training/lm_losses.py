@@ -36,7 +36,7 @@ class OutputsDefaultLoss:
     def __call__(self, outputs: Any, labels: Tensor | None = None) -> Tensor:
         """Return the loss of the outputs; 0 for a batch in which nothing is to be predicted."""
         if labels is not None and not (labels != IGNORED).any():
-            # The mean over no tokens is no number.
+            # The mean over no tokens would be NaN.
             return outputs.logits.sum() * 0
         return outputs.loss
 
@@ -73,7 +73,7 @@ class KLBaselineLoss(nn.KLDivLoss):
         return_all: return the divergence of every example instead of the mean: shape [examples].
 
     Raises:
-        UserError: for numbers that are none, lists that are not as long as `dataset`, or if a dataset has no
+        UserError: for invalid numbers, lists that are not as long as `dataset`, or if a dataset has no
             example that is short enough.
     """
 

@@ -76,7 +76,7 @@ class EarlyStopping:
     delta: float = 0.0
 
     def __call__(self, history: LmHistory) -> bool:
-        """Say whether training is over."""
+        """Return whether training should stop."""
         losses = [epoch["validation_loss"] for epoch in history.epochs]
         if self.patience is None or len(losses) < max(1, self.min_epochs):
             return False

@@ -52,7 +52,7 @@ def main() -> int:
     if options.dataset:
         pipeline.data["dataset"] = options.dataset
     subtasks = pipeline.choose(options.tasks)
-    if options.submit or options.dry_run:
+    if options.submit or options.dry_run or options.status:
         PipelineBatch(pipeline.path.stem, subtasks, options).run(f"results   {results_dir(subtasks[0])}/results.md")
         return 0
     for folder in {results_dir(subtask) for subtask in subtasks}:

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import evaluate
 import finetune
 from demo.build import build_corpus
@@ -28,6 +30,7 @@ def test_the_corpus_is_the_same_every_time(demo, tmp_path):
     assert sorted(compared.same_files) == ["en.tsv", "es.tsv", "fr.tsv"]
 
 
+@pytest.mark.slow
 def test_the_model_and_its_tokenizer_are_the_same_every_time(demo, tmp_path):
     """In another process, where hashes are in another order."""
     subprocess.run([sys.executable, "-m", "demo.build", str(tmp_path)], cwd=PROJECT, check=True, capture_output=True)
@@ -35,6 +38,7 @@ def test_the_model_and_its_tokenizer_are_the_same_every_time(demo, tmp_path):
         assert (tmp_path / "tiny-xlmr" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_the_demo_classifier_learns(demo, tmp_path, monkeypatch, invoke):
     """The recipe of demo/run.sh reaches a macro F1 above 0.8 on the test texts of its own language."""
     script = (PROJECT / "demo" / "run.sh").read_text(encoding="utf-8")

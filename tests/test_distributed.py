@@ -12,6 +12,8 @@ import pytest
 from tests.factories import PROJECT, Inputs, small_model_without_dropout
 from tests.processes import finish, start
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 COMMAND = ["--model_name", "tiny", "--train_langs", "en-fr", "--num_epochs", "2", "--learning_rate", "1e-3"]
 # Each step's gradient is that of its texts, however they are shared out, if nothing random is dropped.

@@ -9,6 +9,8 @@ import pytest
 from tests.factories import COMMITS, FAST, Hub
 from tests.processes import finish, start
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_secretsecretsecretsecretsecret"
 
 

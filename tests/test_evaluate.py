@@ -133,6 +133,7 @@ def test_one_model_load_and_a_failing_language_does_not_end_the_rest(model, invo
     assert written == ["en", "fr"]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(13)
 def test_the_saved_folder_is_enough(model, small):
     """No registry, no pretrained checkpoint, no network: only the trained model and the corpus."""
@@ -146,6 +147,7 @@ def test_the_saved_folder_is_enough(model, small):
     assert "fr: 24 texts" in done
 
 
+@pytest.mark.slow
 @pytest.mark.fault(7)
 def test_evaluations_at_the_same_time_lose_nothing(model):
     def run(lang):
@@ -189,6 +191,7 @@ def test_registers_in_another_order_keep_their_names(model, invoke, small):
     assert json.loads(path.read_text())["confusion_matrix"] == before["confusion_matrix"]
 
 
+@pytest.mark.slow
 def test_the_whole_chain_on_real_texts(real_corpus, tmp_path, invoke, monkeypatch):
     """A small XLM-R from scratch on Swedish and French, through every script."""
     import pandas as pd

@@ -29,6 +29,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_no_result_and_the_run_goes_on_when_there_is_room(inputs, small_disk):
     places = ["--models_dir", small_disk / "models", "--output_dir", small_disk / "outputs"]
     filler = small_disk / "filler"
@@ -112,6 +113,7 @@ def test_a_corrupt_resume_point_is_none(stopped, tmp_path, name):
     assert last_resume_point(checkpoints).name == "checkpoint-12"
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_resume_point_before_a_corrupt_one(stopped):
     newest = stopped.folder / "models/tiny-en/checkpoints/checkpoint-24"
     cut_short(newest / "optimizer.pt")

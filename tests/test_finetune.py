@@ -19,6 +19,7 @@ def train(invoke, *arguments, langs="en"):
     return invoke(finetune, "--model_name", "tiny", "--train_langs", langs, *FAST, *arguments)
 
 
+@pytest.mark.slow
 def test_run_json_and_train_json_hold_what_is_needed_to_run_again(inputs, invoke):
     status, output, _ = train(invoke, "--seed", "5", langs="en-fr")
     assert status == 0
@@ -45,6 +46,7 @@ def test_run_json_and_train_json_hold_what_is_needed_to_run_again(inputs, invoke
         assert report[name] > 0
 
 
+@pytest.mark.slow
 def test_a_complete_run_is_kept_unless_forced(inputs, invoke):
     train(invoke)
     weights = inputs.folder / "models/tiny-en/model.safetensors"
@@ -97,6 +99,7 @@ def test_mistakes_end_with_status_2_and_leave_no_model(inputs, invoke, arguments
     assert not list(inputs.folder.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_failing_run_keeps_earlier_results_and_says_why(inputs, invoke, monkeypatch):
     train(invoke)
     before = {path: path.read_bytes() for path in (inputs.folder / "models").rglob("*") if path.is_file()}
@@ -143,6 +146,7 @@ def test_a_checkpoint_that_is_not_cached_says_how_to_get_it(inputs, invoke, monk
     assert errors.count("\n") <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.fault(9)
 def test_training_needs_no_gpu(inputs, invoke, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -151,6 +155,7 @@ def test_training_needs_no_gpu(inputs, invoke, monkeypatch):
     assert "cpu" in output
 
 
+@pytest.mark.slow
 def test_the_saved_classifier_names_its_registers(inputs, invoke):
     train(invoke)
     config = json.loads((inputs.folder / "models/tiny-en/config.json").read_text())
@@ -173,6 +178,7 @@ def test_no_epochs_save_the_pretrained_model_with_a_new_head(inputs, invoke):
     assert "already complete" in invoke(finetune, *command)[1]
 
 
+@pytest.mark.slow
 def test_resume_points_elsewhere(inputs, invoke, monkeypatch):
     from utils.training import trainer
 
@@ -184,6 +190,7 @@ def test_resume_points_elsewhere(inputs, invoke, monkeypatch):
     assert not (inputs.folder / "elsewhere/s/tiny-en").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run(inputs, invoke):
     status, _, errors = train(invoke, "--learning_rate", "1e30")
     assert status == 1
@@ -192,6 +199,7 @@ def test_a_loss_that_is_no_number_ends_the_run(inputs, invoke):
     assert not (inputs.folder / "models/tiny-en/config.json").exists()
 
 
+@pytest.mark.slow
 def test_what_tensorboard_is_told_outlives_the_resume_points(inputs, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -21,6 +21,8 @@ from tests.factories import FILES, KINDS, TRAIN, only_folder, rows_of, skip, wri
 from tests.processes import finish, start
 from utils.models.loading import load_language_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("kind", "function"),

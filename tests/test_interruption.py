@@ -6,7 +6,11 @@ import json
 import signal
 import time
 
+import pytest
+
 from tests.processes import COMMAND, finish, start, stop_at
+
+pytestmark = pytest.mark.slow
 
 # Enough steps per epoch (12 of 4 texts) to be hit in the middle of one; dropout stays on.
 

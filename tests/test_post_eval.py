@@ -24,6 +24,7 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "outputs"
 
 
+@pytest.mark.slow
 @pytest.mark.fault(11)
 @pytest.mark.parametrize(("count", "summary"), [(1, True), (1, False), (2, True), (3, True), (7, False), (19, True)])
 def test_confusion_figure_is_readable_at_any_number_of_languages(tmp_path, count, summary):
@@ -35,6 +36,7 @@ def test_confusion_figure_is_readable_at_any_number_of_languages(tmp_path, count
     check_layout(figure)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(11)
 @pytest.mark.parametrize(
     ("models", "trains", "evals", "metrics"),
@@ -96,6 +98,7 @@ def test_shared_languages_first():
     assert columns == ["en", "fr", "al", "tr"]
 
 
+@pytest.mark.slow
 def test_everything_is_written_and_named(results, invoke):
     status, output, errors = invoke(post_eval, "--format", "png", "pdf", "svg")
     assert status == 0, errors
@@ -114,6 +117,7 @@ def test_everything_is_written_and_named(results, invoke):
     assert [float(row["low"]), float(row["high"])] == run["confidence_intervals"]["macro_f1"]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(10)
 def test_existing_figures_are_drawn_anew(results, invoke):
     old = results / "mbert-en/cfm.png"
@@ -171,6 +175,7 @@ def test_damaged_results_are_named(results, invoke):
     assert (status, "'train_langs' is missing" in errors) == (2, True)
 
 
+@pytest.mark.slow
 def test_results_without_a_run_record(results, invoke):
     (results / "mbert-en/run.json").unlink()
     status, _, errors = invoke(post_eval)

@@ -38,9 +38,7 @@ def test_the_table_is_complete():
     used = {}
     for path in [*(PROJECT / "utils").rglob("*.py"), *PROJECT.glob("*.py")]:
         source = path.read_text(encoding="utf-8")
-        own = set(re.findall(r"(?:def|class) (_\w+)", source)) | set(
-            re.findall(r"self\.(_\w+)(?:: [^=\n]+)? = ", source)
-        )
+        own = set(re.findall(r"(?m)(?:def |class |self\.|^    )(_\w+)(?=[(:]| =)", source))
         for name in re.findall(r"(?<!\w)(?:\w+|\))\.(_[a-z]\w*)", source):
             if name not in own and not name.startswith("__"):
                 used.setdefault(name, path)

@@ -11,6 +11,8 @@ import pytest
 import post_eval
 from tests.factories import PROJECT, write_results
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = ["finetune.py", "evaluate.py", "finetune_lm.py", "grid_search.py", "finetuning_generator.py"]
 SCRIPTS += ["run_pipeline.py"]
 

@@ -133,6 +133,7 @@ def test_every_hyperparameter_that_was_given_stands_in_the_card(tmp_path):
     assert not {"lora_r", "dora"} & set(card_options(settings_of(FinetuneOptions)))
 
 
+@pytest.mark.slow
 def test_moving_the_language_database_is_no_other_run(inputs, invoke):
     database = inputs.folder / "first.json"
     shutil.copytree(PROJECT / "demo/sentiment", inputs.folder / "sentiment")

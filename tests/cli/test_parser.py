@@ -235,6 +235,7 @@ def test_missing_config_file(tmp_path):
         parse("--config", str(tmp_path / "nowhere.json"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["finetune", "evaluate", "post_eval", "download_model"])
 def test_help_answers_without_torch_and_mistakes_end_with_status_2(script):
     code = (

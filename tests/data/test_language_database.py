@@ -259,6 +259,7 @@ def test_choices_between_languages_and_datasets(tmp_path):
     assert open_task("t", names=["one"], path=path).languages("test") == ["xx", "yy"]
 
 
+@pytest.mark.slow
 def test_the_listing_names_what_cannot_be_used(tmp_path):
     write(tmp_path / "data", "csv", rows())
     content = {"xx": {"t": {"one": ENTRY, "two": ENTRY | {"dataset": "./nowhere"}}}}
@@ -277,6 +278,7 @@ def typed(inputs, monkeypatch):
     return inputs
 
 
+@pytest.mark.slow
 def test_from_the_database_to_the_figures(typed, invoke):
     what = ["--task", "sentiment", "--train_langs", "russian-polish"]
     for model_type, name in (("normal", "tiny"), ("ipa", "tiny-ipa")):
@@ -332,6 +334,7 @@ def test_phonemes_need_a_model_of_their_own(inputs, invoke):
     assert (status, "model 'tiny-ipa' is not in" in errors) == (2, True), errors
 
 
+@pytest.mark.slow
 def test_a_model_is_not_evaluated_on_texts_of_the_other_type(typed, invoke):
     named = ["--model_name", "tiny", "--train_langs", "russian"]
     assert invoke(finetune, *named, "--task", "sentiment", *FAST)[0] == 0
@@ -343,6 +346,7 @@ def test_a_model_is_not_evaluated_on_texts_of_the_other_type(typed, invoke):
     assert (typed.folder / "outputs/tiny-russian/eval/polish.json").is_file()
 
 
+@pytest.mark.slow
 def test_real_ipa_checkpoints_and_tokenizers(inputs, invoke, monkeypatch):
     """nanoGPT models of both kinds learn the demo's sentences, far above chance."""
     folder = os.environ.get("IPA_DATA_PATH")
@@ -397,6 +401,7 @@ class DatasetHandler(Handler):
         self.reply(json.dumps(files).encode())
 
 
+@pytest.mark.slow
 def test_datasets_of_the_hub_are_waited_for_and_kept(tmp_path):
     write(tmp_path / "data", "parquet", rows())
     hub = Hub(tmp_path / "data", DatasetHandler)

@@ -87,6 +87,7 @@ def test_labels_of_masks_alone():
     assert (result["labels"][~masks] == IGNORED).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(texts=BATCHES, proportion=PROPORTIONS, seed=SEEDS)
 def test_random_tokens(texts, proportion, seed):
@@ -105,6 +106,7 @@ def test_random_tokens(texts, proportion, seed):
     assert not torch.isin(result["input_ids"][chosen], special).any()
 
 
+@pytest.mark.slow
 def test_shares_of_masks_random_and_original_tokens():
     batch = encode(BERT, TEXTS * 20)
     torch.manual_seed(1)

@@ -101,6 +101,7 @@ def test_cutting_characters_first_changes_no_token(monkeypatch, name, parts, max
     assert encode([text], tokenizer, max_length) == [whole]
 
 
+@pytest.mark.slow
 def test_cutting_characters_first_changes_no_token_of_real_texts(real_corpus, small):
     corpus = open_corpus(real_corpus)
     texts = [text for lang in ("sv", "zh", "ar") for text in corpus.load("test", lang)["text"]]
@@ -153,6 +154,7 @@ def test_a_damaged_cache_file_is_made_again(small, tmp_path):
     assert tokenize(dataset, tokenizer, 16, tmp_path)["input_ids"][:] == expected
 
 
+@pytest.mark.slow
 def test_concurrent_processes_share_the_cache(small, tmp_path):
     code = (
         "import sys\n"

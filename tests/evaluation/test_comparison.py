@@ -185,6 +185,7 @@ def test_calibration_table_and_diagram(outputs, invoke):
     assert (outputs / "good-en/reliability.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["screen", "paper"])
 def test_reliability_diagrams_are_readable(outputs, style):
     from utils.figures.style import STYLES
@@ -197,6 +198,7 @@ def test_reliability_diagrams_are_readable(outputs, style):
     assert (style == "screen") == (figure.get_figwidth() > PAPER.widths[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("languages", [1, 3, 19])
 def test_paper_figures_fit_a_column_or_a_page(tmp_path, languages):
     for train in [*LANGS[:12], "en-fr", "-".join(LANGS[:7])][-max(2, languages) :]:
@@ -213,6 +215,7 @@ def test_paper_figures_fit_a_column_or_a_page(tmp_path, languages):
     assert any("Register of HI" in text.replace("\n", " ") for text, _ in texts_of(matrix))
 
 
+@pytest.mark.slow
 def test_paper_style_embeds_its_fonts(outputs, invoke):
     status, _, errors = invoke(post_eval, "--style", "paper", "--ignore_report")
     assert status == 0, errors
@@ -223,6 +226,7 @@ def test_paper_style_embeds_its_fonts(outputs, invoke):
     assert "<text" not in (outputs / "good-en/cfm.svg").read_text(), "letters are outlines, whatever fonts there are"
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_when_drawn_again(outputs, invoke):
     drawn = []
     for _ in range(2):
@@ -231,6 +235,7 @@ def test_figures_are_the_same_when_drawn_again(outputs, invoke):
     assert drawn[0] == drawn[1] and len(drawn[0]) == 3
 
 
+@pytest.mark.slow
 def test_names_come_from_the_corpus(outputs, invoke, monkeypatch):
     corpus = outputs.parent / "elsewhere"
     write_json(corpus / "info/reg_abbv.json", {"NA": "Narrative", "IN": "Information", "OP": "Opinion"})

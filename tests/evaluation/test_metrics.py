@@ -16,6 +16,7 @@ from utils.evaluation.metrics import (
 LABELS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60)
 
 
+@pytest.mark.slow
 @given(LABELS)
 def test_metrics_equal_scikit_learns(pairs):
     labels, predictions = np.array(pairs).T

@@ -78,6 +78,7 @@ def test_no_difference_is_never_significant():
     assert mcnemar(same) == 1
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_without_a_difference():
     """The share of false alarms at 5 % is near 5 % for classifiers that are equally good."""
     p_values = []
@@ -123,6 +124,7 @@ def test_mcnemar_equals_statsmodels(only_first, only_second, both):
     assert mcnemar(texts) == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue, rel=1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_equals_statsmodels(p_values):

@@ -75,6 +75,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "function", "kwargs"), CASES)
 def test_equal_to_a_direct_computation(loaded, file, kind, function, kwargs):
     """In single precision, predictions as peaked as these are off by 1e-4 bits."""
@@ -226,6 +227,7 @@ def test_a_table_cut_back(tmp_path):
     assert read(tmp_path / "m.csv.gz") == [{"a": "1", "b": "x\ny"}, {"a": "3", "b": ""}]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(loaded, tmp_path, monkeypatch):
     peaks = []
     for copies in (2, 20):

@@ -31,6 +31,7 @@ def complete(login, name="tiny-en", **changes):
     return settings
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_commands_and_writes_nothing(login):
     output = login.submit("train", "--langs", "en fr", "--options", "--num_epochs 2", "--dry_run", "--", "--time=8")
     names, command, counts = output.splitlines()
@@ -41,12 +42,14 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(login):
     assert not (login.folder / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_without_slurm_the_reason_is_said(login):
     output = login.submit("train", "--langs", "en fr", status=2)
     assert "submit_train_jobs.sh: error: sbatch not found: run this on a login node of a Slurm cluster" in output
     assert "2 never submitted" in login.submit("train", "--langs", "en fr", "--status")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -63,6 +66,7 @@ def test_options_that_the_script_would_refuse_are_refused_at_once(login, options
     assert message in login.submit("train", "--langs", "en", "--options", options, "--dry_run", status=2)
 
 
+@pytest.mark.slow
 def test_options_of_the_evaluation_are_those_of_evaluate(login):
     complete(login)
     output = login.submit("eval", "--options", "--num_epochs 3", "--dry_run", status=2)
@@ -70,6 +74,7 @@ def test_options_of_the_evaluation_are_those_of_evaluate(login):
     assert "1 to submit" in login.submit("eval", "--options", "--precision bf16", "--dry_run")
 
 
+@pytest.mark.slow
 def test_a_complete_run_of_the_same_options_is_skipped(login):
     complete(login)
     assert "1 complete and skipped" in login.submit("train", "--langs", "en", "--dry_run")
@@ -78,6 +83,7 @@ def test_a_complete_run_of_the_same_options_is_skipped(login):
     assert "1 complete and skipped" in output
 
 
+@pytest.mark.slow
 def test_a_complete_run_of_other_options_is_named_with_the_difference(login):
     complete(login, learning_rate=3e-4)
     output = login.submit("train", "--langs", "en fr", "--options", "--num_epochs 3", "--dry_run")
@@ -88,6 +94,7 @@ def test_a_complete_run_of_other_options_is_named_with_the_difference(login):
     assert "1 combinations: 1 to submit" in output
 
 
+@pytest.mark.slow
 def test_evaluations_of_all_that_is_trained_and_of_nothing_else(login):
     for name in ("tiny-en", "tiny-en-fr"):
         complete(login, name)
@@ -104,6 +111,7 @@ def test_evaluations_of_all_that_is_trained_and_of_nothing_else(login):
     assert table.splitlines()[1].split()[5] == "2/2"
 
 
+@pytest.mark.slow
 def test_a_model_whose_name_begins_like_another(login):
     registry = read_json(login.environment["MODEL_REGISTRY"])
     registry["tiny-large"] = registry["tiny"]
@@ -116,6 +124,7 @@ def test_a_model_whose_name_begins_like_another(login):
     assert "nothing to do" in login.submit("eval", "--models", "tiny", "--dry_run", status=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("kind", ["train", "eval"])
 def test_nothing_that_a_name_contains_is_run(login, kind, hostile):
@@ -144,6 +153,7 @@ def run(login, kind, *arguments, **environment):
     return done
 
 
+@pytest.mark.slow
 def test_line_breaks_in_folders_are_refused(login):
     output = login.submit("train", "--subfolder", "a\nb", status=2)
     assert "tabs and line breaks cannot be passed to a job" in output

@@ -220,6 +220,7 @@ def complete(monkeypatch, scores):
     return jobs
 
 
+@pytest.mark.slow
 def test_collected_results(plan, invoke, monkeypatch):
     jobs = complete(monkeypatch, [0.1, 0.9, 0.3, 0.4, 0.5])
     status, output, errors = invoke(grid_search, *GRID_COMMAND, "--collect")

@@ -8,6 +8,8 @@ import pytest
 
 from tests.factories import PROJECT
 
+pytestmark = pytest.mark.slow
+
 MEET = "import torch.distributed as d; d.init_process_group('gloo'); d.barrier(); d.destroy_process_group()"
 # A node that is late to read what the last barrier answers, as on a busy machine.
 LATE = """

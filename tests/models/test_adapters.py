@@ -138,6 +138,7 @@ def test_mistakes(inputs, invoke, arguments, message):
 LORA = ["--lora_targets", "query", "value", "--lora_r", "4"]
 
 
+@pytest.mark.slow
 def test_trained_saved_evaluated_and_merged(inputs, invoke):
     command = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "3"]
     for subfolder, extra in (("adapter", []), ("merged", ["--merge_adapter"])):
@@ -172,6 +173,7 @@ def test_trained_saved_evaluated_and_merged(inputs, invoke):
     assert (models / "adapter/tiny-en/model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_adapters_without_their_model_are_refused(inputs, invoke):
     assert invoke(finetune, "--model_name", "tiny", "--train_langs", "en", *FAST, *LORA)[0] == 0
     path = inputs.folder / "models/tiny-en/adapter_config.json"
@@ -182,6 +184,7 @@ def test_adapters_without_their_model_are_refused(inputs, invoke):
     assert status == 2 and "holds adapters of someone/gone: not downloaded; fetch it" in errors
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters_is_stopped_and_goes_on(inputs):
     command = ["--model_name", "tiny", "--train_langs", "en", "--num_epochs", "4", "--batch_size", "4"]
     command += ["--learning_rate", "1e-3", "--early_stopping_patience", "9", *LORA]
@@ -197,6 +200,7 @@ def test_a_run_with_adapters_is_stopped_and_goes_on(inputs):
     assert first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "targets"), [("gpt2", "attention"), ("bert", "query"), ("t5", "value")])
 def test_language_models_with_adapters(here, invoke, kind, targets):
     """The adapters alone are saved, and give the same surprisals when they are loaded again, merged or not."""
@@ -221,6 +225,7 @@ def test_language_models_with_adapters(here, invoke, kind, targets):
         assert float(second["surprisal_bits"]) == pytest.approx(float(first["surprisal_bits"]), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_language_model_with_a_new_word_is_saved_whole(here, invoke):
     command = ["--model_name_or_path", "gpt2", *TRAIN, "--epochs", "1", "--lora_targets", "attention"]
     command += ["--model_modifier_fns", "add_new_tokens"]

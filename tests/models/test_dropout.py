@@ -116,6 +116,7 @@ def test_without_rates_training_is_that_of_the_stock_model_too(models):
             torch.testing.assert_close(second.grad, first.grad, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_outputs_have_the_mean_and_spread_of_the_stock_model(models):
     samples = []
     for model in models:

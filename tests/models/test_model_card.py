@@ -93,6 +93,7 @@ def test_results_do_not_depend_on_the_card(trained, invoke):
     assert "no model card: 'data' is not in outputs/tiny-en-fr/run.json" in errors
 
 
+@pytest.mark.slow
 def test_the_card_of_adapters(inputs, invoke):
     status, _, errors = invoke(finetune, *FAST, *LONE, "--lora_targets", "query")
     assert status == 0, errors
@@ -101,6 +102,7 @@ def test_the_card_of_adapters(inputs, invoke):
     assert card.data.license == "unknown"
 
 
+@pytest.mark.slow
 def test_the_card_of_a_language_model(here, invoke):
     arguments = ["--train_file", "train.txt.gz", "--validation_file", "dev.txt.gz", "--epochs", "1", "--seed", "3"]
     status, _, errors = invoke(finetune_lm, "--model_name_or_path", "gpt2", *arguments)

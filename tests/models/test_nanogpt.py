@@ -196,6 +196,7 @@ def test_tokens_without_an_embedding(tmp_path, tokenizer_files):
         nanogpt_tokenizer(Path(tokenizer_files["vocab"]), tmp_path / "none.txt", 999)
 
 
+@pytest.mark.slow
 def test_real_tokenizers(real_ipa):
     for kind, text in (("ipa", "prʲɪˈvʲet mʲir"), ("normal", "Привет, мир! Dzień dobry")):
         files = [real_ipa / f"bpe-rus-pol-{kind}-{name}" for name in ("vocab.json", "merges.txt")]
@@ -217,6 +218,7 @@ def registered(tmp_path, tokenizer_files, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_classifiers_of_nanogpt_models(registered, small, monkeypatch, invoke):
     import evaluate
     import finetune

@@ -60,6 +60,7 @@ def write(folder, content):
     return path
 
 
+@pytest.mark.slow
 def test_all_steps_and_one_that_fails(pipeline, inputs, invoke):
     output = finish(start("run_pipeline.py", str(pipeline), cwd=inputs.folder), 1)
     assert "Traceback" not in output
@@ -230,6 +231,7 @@ def test_a_dry_run_of_the_projects_own_pipeline(inputs, invoke, monkeypatch):
     assert not (inputs.folder / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_the_baseline_on_real_news(tmp_path):
     """$AG_NEWS_PATH has the official files' layout, with fewer texts."""
     data = os.environ.get("AG_NEWS_PATH")

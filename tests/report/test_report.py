@@ -12,6 +12,8 @@ from tests.factories import LANGS, REGISTERS, skip, write_results
 from utils.evaluation.metrics import METRICS
 from utils.runs.files import write_json
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODELS = ("mbert", "xlmr-large", "glot500")
 TRAIN_LANGS = [*LANGS[:12], "en-fr", "-".join(LANGS[:7])]

@@ -72,6 +72,8 @@ def test_arrays_in_pieces_and_what_is_queued_already(plan, invoke):
     assert shown[0]["TimeLimit"] == "00:30:00" and shown[0]["JobName"] == "base_grid"
     output = invoke(grid_search, *command, "--yes")[1]
     assert "104 jobs: 0 to submit, 104 in the queue already" in output
+    output = invoke(grid_search, *command, "--status")[1]
+    assert "0 done, 0 running, 104 pending, 0 failed, 0 never submitted" in output
     plan.run("scancel", f"{pieces[0]}_7")
     output = invoke(grid_search, *command, "--yes")[1]
     assert "104 jobs: 1 to submit" in output and "1 tasks" in output
@@ -146,6 +148,11 @@ def test_every_subset_is_trained_once_and_evaluated_on_all(plan, invoke):
     output = invoke(finetuning_generator, *command)[1]
     assert "3 jobs: 0 to submit, 3 complete and skipped" in output
     assert not plan.queue()
+    table = invoke(finetuning_generator, *command, "--status")[1].splitlines()[-5:]
+    assert table[0].split() == ["combination", "state", "job", "epoch", "best", "macro", "F1", "log"]
+    assert table[1].split()[:4] == [names[0], "done", f"{job}_0", "12/12"]
+    assert table[1].split()[-1] == f"outputs/{names[0]}/train.txt"
+    assert table[-1] == "3 done, 0 running, 0 pending, 0 failed, 0 never submitted"
 
 
 def test_a_search_from_the_grid_to_the_best_config(plan, invoke):
@@ -184,3 +191,4 @@ def test_a_pipeline_as_an_array(site, invoke, monkeypatch):
     table = (site.folder / "results/results.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in table[1:]] == list(tasks), logs
     assert "2 jobs: 0 to submit, 2 complete and skipped" in invoke(run_pipeline, "news.yaml", "--submit")[1]
+    assert "2 done, 0 running" in invoke(run_pipeline, "news.yaml", "--status")[1]

@@ -12,6 +12,8 @@ from utils.runs.resume import is_complete, last_resume_point, remove_incomplete
 from utils.training import classifier_setup, classifier_trainer
 from utils.training.classifier_losses import ClassificationLoss, balanced_class_weights
 
+pytestmark = pytest.mark.slow
+
 
 class Outputs:
     def __init__(self, logits):

@@ -60,6 +60,7 @@ def test_the_same_seed_suggests_the_same(tmp_path):
     assert values[0] == values[1]
 
 
+@pytest.mark.slow
 def test_the_default_sampler_and_pruner_learn(tmp_path):
     kwargs = study_defaults("maximize")
     study = run_study(settings(tmp_path, n_trials=18, **kwargs), lambda values, report: -((values["x"] - 0.3) ** 2))
@@ -68,6 +69,7 @@ def test_the_default_sampler_and_pruner_learn(tmp_path):
     assert isinstance(study.pruner, optuna.pruners.PatientPruner)
 
 
+@pytest.mark.slow
 def test_types_of_suggestions(tmp_path):
     defaults = {"lr": 1e-3, "size": 4, "mode": "a", "flag": True, "scale": [1.0, 2.0], "one": 1}
     params = {
@@ -200,6 +202,7 @@ def test_without_locks_no_trial_is_taken_from_a_living_process(tmp_path, monkeyp
     assert len(trials(study, "COMPLETE")) == 2 and len(trials(study, "RUNNING")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_results_whatever_there_is(tmp_path, count):
     """With one trial Optuna draws no importances; with one hyperparameter no contours."""
@@ -238,6 +241,7 @@ def journal_study(folder):
     return optuna.load_study(study_name=name, storage=storage)
 
 
+@pytest.mark.slow
 def test_four_processes_one_of_them_killed(here):
     arguments = ["--model_name_or_path", "gpt2", *STUDY, "--optimize_kwargs.n_trials", "8"]
     arguments = [argument for argument in arguments if argument not in ("--seed", "1")]
@@ -269,6 +273,7 @@ def test_four_processes_one_of_them_killed(here):
     assert configs.count("# tried") == 8
 
 
+@pytest.mark.slow
 def test_a_study_of_one_process_stopped_and_continued(here):
     arguments = ["--model_name_or_path", "gpt2", *STUDY, "--optimize_kwargs.n_trials", "3", "--epochs", "12"]
     process = start("finetune_lm.py", *arguments, cwd=here)
@@ -287,6 +292,7 @@ def test_a_study_of_one_process_stopped_and_continued(here):
         assert list((here / "outputs/train/gpt2").glob(f"2*/{name}"))
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_is_too_high_does_not_end_the_study(here, invoke):
     import finetune_lm
 
@@ -298,6 +304,7 @@ def test_a_learning_rate_that_is_too_high_does_not_end_the_study(here, invoke):
     assert "loss is nan" in out and "2 pruned" in out and "best trial" not in out
 
 
+@pytest.mark.slow
 def test_losses_of_several_datasets_are_searched_one_by_one(here, invoke):
     import finetune_lm
 
@@ -314,6 +321,7 @@ def test_losses_of_several_datasets_are_searched_one_by_one(here, invoke):
     assert all(set(trial.params) == names for trial in journal_study(here).trials)
 
 
+@pytest.mark.slow
 def test_classifiers_too(inputs, invoke):
     import finetune
 

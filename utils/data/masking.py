@@ -174,14 +174,12 @@ def choose(allowed: Tensor, counts: Tensor) -> Tensor:
 
 def sentinel_ids(tokenizer: Any) -> list[int]:
     """Return the ids of T5's sentinels, <extra_id_0> first; empty for other tokenizers."""
-    if not hasattr(tokenizer, "_sentinel_ids"):
-        found = {
-            int(match[1]): index
-            for token, index in tokenizer.get_added_vocab().items()
-            if (match := re.fullmatch(r"<extra_id_(\d+)>", token))
-        }
-        tokenizer._sentinel_ids = [found[number] for number in sorted(found)]
-    return tokenizer._sentinel_ids
+    found = {
+        int(match[1]): index
+        for token, index in tokenizer.get_added_vocab().items()
+        if (match := re.fullmatch(r"<extra_id_(\d+)>", token))
+    }
+    return [found[number] for number in sorted(found)]
 
 
 def frame_ids(tokenizer: Any) -> set[int]:

@@ -55,7 +55,7 @@ def main() -> int:
         check_writable(planner.jobs_dir)
     planner.read_queue()
     if options.status:
-        print(status_table(planner))
+        print(status_table(planner.statuses()))
         return 0
     plan = planner.plan()
     limit = slurm.DEFAULT_ARRAY_LIMIT if options.dry_run else slurm.array_limit()

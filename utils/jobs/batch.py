@@ -12,9 +12,10 @@ from utils import PROJECT
 from utils.cli.options import OTHER, PLACES, SLURM, option
 from utils.errors import UserError
 from utils.jobs import slurm
+from utils.jobs.status import JobStatus, status_table
 from utils.jobs.submission import Array, Ledger, Submission, Work, make_arrays
 from utils.jobs.templates import fill_template
-from utils.runs.files import atomic_path, timestamp, write_json
+from utils.runs.files import atomic_path, read_json, timestamp, write_json
 from utils.runs.layout import RunLayout
 
 TEMPLATES = PROJECT / "jobs" / "templates"
@@ -48,6 +49,7 @@ class SubmitOptions:
     confirm_above: int = option(100, "ask before more jobs than this are submitted", minimum=0, metavar="N")
     yes: bool = option(False, "do not ask")
     dry_run: bool = option(False, "show what would be submitted; write and submit nothing")
+    status: bool = option(False, "print a table of all jobs")
     debug: bool = option(False, "show tracebacks", group=OTHER)
 
 
@@ -95,11 +97,14 @@ class Batch:
         raise NotImplementedError
 
     def run(self, script: str) -> None:
-        """Submit what is not complete and not in the queue.
+        """Submit what is not complete and not in the queue; with --status, print what has become of all.
 
         Args:
             script: what to tell the user to call for the results.
         """
+        if self.options.status:
+            print(status_table(self.statuses()))
+            return
         left = [job for job in self.jobs if not self.is_complete(job)]
         complete = len(self.jobs) - len(left)
         header = self.header(left)
@@ -116,6 +121,21 @@ class Batch:
             return
         self.confirm(len(left))
         self.submit(left, header, limit, script)
+
+    def statuses(self) -> list[JobStatus]:
+        """Return the status of every job."""
+        queue, tasks = slurm.queue(), {Path(line).stem: task for task, line in self.ledger.tasks()}
+        return [
+            JobStatus(
+                job.name,
+                finished=self.is_complete(job),
+                queued=queue.get(tasks.get(job.name, ""), ""),
+                task=tasks.get(job.name),
+                record=read_json(job.layout.run_json) or {},
+                log=job.layout.outputs / "train.txt",
+            )
+            for job in self.jobs
+        ]
 
     def header(self, jobs: Sequence[Job]) -> str:
         """Return the #SBATCH lines that all jobs share, empty without jobs.
@@ -192,7 +212,12 @@ class Batch:
         if failure := submission.failure():
             raise failure
         print(f"scripts   {self.folder}\nconfigs   {self.configs}\nlogs      {jobs[0].layout.outputs}/train.txt, ...")
-        print(f"follow    squeue --me\n{script}\ncancel    scancel {' '.join(submission.jobs)}")
+        print(f"follow    {follow_command()}\n{script}\ncancel    scancel {' '.join(submission.jobs)}")
+
+
+def follow_command() -> str:
+    """Return this command with --status, for the user to follow the jobs."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:], "--status"])
 
 
 def write_script(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from utils.data.source import TextSource, open_texts
 from utils.errors import UserError
 from utils.jobs import slurm
 from utils.jobs.options import ALL, EvalJobOptions, TrainJobOptions
+from utils.jobs.status import JobStatus
 from utils.jobs.submission import Ledger, Work
 from utils.models.registry import ModelSpec, find_model, load_registry, registry_path
 from utils.runs.files import read_json
@@ -187,6 +188,24 @@ class Planner:
         """Return what becomes of each combination; `read_queue` comes first."""
         raise NotImplementedError
 
+    def statuses(self) -> list[JobStatus]:
+        """Return the status of each combination; `read_queue` comes first."""
+        return [
+            self.status(combination, read_json(combination.layout.run_json) or {}) for combination in self.combinations
+        ]
+
+    def status(self, combination: Combination, record: dict[str, Any], **more: Any) -> JobStatus:
+        """Return the status of a combination whose run has left this record."""
+        name = combination.name
+        return JobStatus(
+            name,
+            queued=self.queue.get(self.queued_task.get(name, ""), ""),
+            task=self.last_task.get(name),
+            record=record,
+            log=combination.layout.outputs / f"{self.kind}.txt",
+            **more,
+        )
+
     def work(self, combination: Combination) -> Work:
         """Return what a task does for a combination."""
         own = self.own_arguments(combination.layout.model_name, combination.langs)
@@ -254,6 +273,10 @@ class TrainPlanner(Planner):
             else:
                 plan.work.append(combination)
         return plan
+
+    def status(self, combination: Combination, record: dict[str, Any], **more: Any) -> JobStatus:
+        """Return the status of a training."""
+        return super().status(combination, record, finished=record.get("status") == "complete")
 
     def differences(self, combination: Combination, record: dict[str, Any]) -> list[str]:
         """Return the options in which a complete run differs from the one that is asked for.
@@ -326,6 +349,11 @@ class EvalPlanner(Planner):
             combination.awaited = task if task in self.queue and not trained else None
             (plan.work if trained or combination.awaited else plan.untrained).append(combination)
         return plan
+
+    def status(self, combination: Combination, record: dict[str, Any], **more: Any) -> JobStatus:
+        """Return the status of an evaluation."""
+        done, wanted = len(self.results(combination)), len(self.eval_langs)
+        return super().status(combination, record, finished=done == wanted, trains=False, evaluated=f"{done}/{wanted}")
 
     def more_arguments(self, combination: Combination) -> list[str]:
         """Return where the texts are, and the languages that have no result yet."""

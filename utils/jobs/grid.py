@@ -58,7 +58,7 @@ def read_grid(path: Path, base: dict[str, Any]) -> Grid:
         base: options of finetune.py that are the same for all permutations.
 
     Raises:
-        UserError: with file and key, for a malformed file, an unknown hyperparameter, or a value that finetune.py refuses.
+        UserError: with file and key, for a malformed file, an unknown parameter, or what finetune.py would refuse.
     """
     content = read_config(path)
     for key in content:

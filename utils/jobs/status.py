@@ -1,73 +1,80 @@
-"""The table of --status: what has become of each combination, from Slurm's queue and run.json."""
+"""The table of --status: what has become of each job, from Slurm's queue and what the runs have left on disk."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from utils.jobs.combinations import Combination, Planner
-from utils.runs.files import read_json
-
 STATES = ("done", "running", "pending", "failed", "never submitted")
+# Least widths of the columns.
+WIDTHS = (11, 15, 10, 9, 13, 9)
 
 
-def status_table(planner: Planner) -> str:
-    """Return the table of all combinations; the planner has read the queue."""
-    is_training = planner.kind == "train"
-    header = ["combination", "state", "job", "epoch", "best macro F1", *([] if is_training else ["evaluated"]), "log"]
-    rows, counts = [header], Counter[str]()
-    for combination in planner.combinations:
-        record = read_json(combination.layout.run_json) or {}
-        results = planner.results(combination)
-        state = find_state(planner, combination, record, len(results))
-        counts[state] += 1
-        log = combination.layout.outputs / f"{planner.kind}.txt"
-        job = planner.last_task.get(combination.name) or (record.get("slurm_job_id") if is_training else None)
-        rows.append(
-            [
-                combination.name,
-                state,
-                job or "-",
-                _epoch(record),
-                f"{record['best_macro_f1']:.3f}" if record.get("best_macro_f1") is not None else "-",
-                *([] if is_training else [f"{len(results)}/{len(planner.eval_langs)}"]),
-                str(log) if log.is_file() else "-",
-            ]
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    least = [11, 15, 10, 9, 13, 9]
-    lines = [
-        "  ".join(
-            cell.ljust(max(width, at_least)) for cell, width, at_least in zip(row, widths, [*least, 0], strict=False)
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, ", ".join(f"{counts[state]} {state}" for state in STATES)])
+@dataclass
+class JobStatus:
+    """What is known of one job.
 
-
-def find_state(planner: Planner, combination: Combination, record: dict[str, Any], num_results: int) -> str:
-    """Return the state of a combination: from the queue, else from what its run has left.
-
-    Args:
-        planner: has read the queue.
-        combination: which one.
+    Attributes:
+        name: of the combination or experiment.
+        finished: whether all that it does is done.
+        queued: its task's state in the queue, empty if it is not there.
+        task: the last task that was submitted for it.
         record: content of run.json, empty without one.
-        num_results: evaluation languages with a result.
+        log: its log, which need not exist.
+        trains: whether the run's record is about this job, as it is not about an evaluation.
+        evaluated: evaluation languages with a result, as in 2/3.
     """
-    is_training, name = planner.kind == "train", combination.name
-    queued = planner.queue.get(planner.queued_task.get(name, ""), "")
-    if queued and queued != "COMPLETING":
-        return "running" if queued == "RUNNING" else "pending"
-    if record.get("status") == "complete" if is_training else num_results == len(planner.eval_langs):
-        return "done"
-    if is_training and record.get("status") == "running" and not record.get("slurm_job_id"):
-        # Not a job of Slurm's: finetune.py on this or another machine.
-        return "running"
-    if name in planner.last_task or (is_training and record):
-        return "failed"
-    return "never submitted"
+
+    name: str
+    finished: bool
+    queued: str
+    task: str | None
+    record: dict[str, Any]
+    log: Path
+    trains: bool = True
+    evaluated: str | None = field(default=None)
+
+    @property
+    def state(self) -> str:
+        """One of `STATES`: from the queue, else from what the run has left."""
+        if self.queued and self.queued != "COMPLETING":
+            return "running" if self.queued == "RUNNING" else "pending"
+        if self.finished:
+            return "done"
+        if self.trains and self.record.get("status") == "running" and not self.record.get("slurm_job_id"):
+            # Not a job of Slurm's: finetune.py on this or another machine.
+            return "running"
+        return "failed" if self.task or (self.trains and self.record) else "never submitted"
+
+    @property
+    def row(self) -> list[str]:
+        """The cells of its line of the table."""
+        job = self.task or (self.record.get("slurm_job_id") if self.trains else None)
+        best = self.record.get("best_macro_f1")
+        return [
+            self.name,
+            self.state,
+            job or "-",
+            self._epoch(),
+            "-" if best is None else f"{best:.3f}",
+            *([] if self.evaluated is None else [self.evaluated]),
+            str(self.log) if self.log.is_file() else "-",
+        ]
+
+    def _epoch(self) -> str:
+        if self.record.get("epoch") is None:
+            return "-"
+        num_epochs = self.record.get("num_epochs")
+        return f"{self.record['epoch']:g}/{'?' if num_epochs is None else num_epochs}"
 
 
-def _epoch(record: dict[str, Any]) -> str:
-    if record.get("epoch") is None:
-        return "-"
-    num_epochs = record.get("num_epochs")
-    return f"{record['epoch']:g}/{'?' if num_epochs is None else num_epochs}"
+def status_table(jobs: Sequence[JobStatus]) -> str:
+    """Return the table of all jobs, and below it how many are in which state."""
+    evaluated = ["evaluated"] if any(job.evaluated is not None for job in jobs) else []
+    rows = [["combination", "state", "job", "epoch", "best macro F1", *evaluated, "log"], *(job.row for job in jobs)]
+    least = (*WIDTHS[: len(rows[0]) - 1], 0)
+    widths = [max(least[column], *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    counts = Counter(job.state for job in jobs)
+    return "\n".join([*lines, ", ".join(f"{counts[state]} {state}" for state in STATES)])

@@ -9,6 +9,8 @@ import torch
 
 from utils.errors import UserError
 
+# Instructions that compute in bf16: of x86 processors, and of ARM ones.
+BF16_CAPABILITIES = ("avx512_bf16", "amx_bf16", "bf16")
 # From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
@@ -32,7 +34,8 @@ def choose_precision(requested: str) -> str:
     if cuda:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(name) for name in BF16_CAPABILITIES)
     return "bf16" if native else "fp32"
 
 

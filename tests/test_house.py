@@ -1,0 +1,43 @@
+"""What keeps the house in order besides the linters: sizes, rooms, faces."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.factories import PROJECT
+
+MODULES = sorted((PROJECT / "utils").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(PROJECT)) for path in MODULES])
+def test_no_module_is_over_400_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_utils_holds_errors_and_packages_alone():
+    own = {path.name for path in (PROJECT / "utils").iterdir() if path.is_file()}
+    assert own == {"__init__.py", "errors.py"}
+    packages = [path for path in (PROJECT / "utils").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert all((path / "__init__.py").is_file() for path in packages)
+
+
+@pytest.mark.parametrize("kind", ["train", "eval"])
+def test_submit_scripts_are_faces(kind):
+    lines = (PROJECT / f"submit_{kind}_jobs.sh").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 60 and f"exec python -m utils.jobs {kind} \\" in lines
+
+
+def test_tests_mirror_the_packages():
+    """A test of a room's module is in a folder of the room's name, and none imports another test."""
+    rooms = {path.name for path in (PROJECT / "utils").iterdir() if path.is_dir()} | {"slurm", "tests"}
+    for path in (PROJECT / "tests").rglob("test_*.py"):
+        assert path.parent.name in rooms, path
+        assert not re.search(r"(?m)^\s*from tests\.(\w+\.)*test_", path.read_text(encoding="utf-8")), path
+
+
+def test_nothing_of_a_workplace_is_in_the_repository():
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    assert not [name for name in tracked.stdout.splitlines() if name.endswith((".pt", ".safetensors", ".arrow"))]

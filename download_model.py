@@ -10,8 +10,9 @@ $HF_HOME moves it, $HF_TOKEN opens gated models.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from utils.cli.options import CommonOptions, option
+from utils.cli.options import MODEL, PLACE, PLACES, CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.errors import RunFailure, UserError, nearest
@@ -30,12 +31,19 @@ from utils.models.registry import (
 class DownloadOptions(CommonOptions):
     """The options of download_model.py."""
 
+    GROUP_TITLES: ClassVar[dict[str, str]] = {MODEL: "what to fetch"}
+
     models: list[str] | None = option(
-        None, "abbreviations of the models; without it all of the registry", metavar="MODEL"
+        None, "abbreviations of the models; without it all of the registry", group=MODEL, metavar="MODEL"
     )
-    check: bool = option(False, "only say what is present and complete, without network")
+    check: bool = option(False, "only say what is present and complete, without network", group=MODEL)
     model_registry: str | None = option(
-        None, "the registry of models; without it model2chckpt.json", env="MODEL_REGISTRY", metavar="FILE"
+        None,
+        "the registry of models; without it model2chckpt.json",
+        role=PLACE,
+        group=PLACES,
+        env="MODEL_REGISTRY",
+        metavar="FILE",
     )
 
 

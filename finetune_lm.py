@@ -9,56 +9,55 @@ Stopped by a signal or killed, the same command goes on where it was.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
-import random
 import shutil
-import zlib
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from utils.cli.parser import parse_options
 from utils.cli.progress import progress
 from utils.cli.script import run_script
 from utils.cli.values import object_path
-from utils.data.text_files import METADATA, TextFile, dataset_name, open_text_file
+from utils.data.text_files import open_text_file
 from utils.errors import UserError
 from utils.models.model_card import language_model_card
-from utils.models.registry import ModelSpec, find_checkpoint, resolve_checkpoint
-from utils.runs.files import check_writable, now, read_json, sha256_of_file, timestamp, write_json, write_text
-from utils.runs.layout import TEST_ONLY, LmLayout, choose_folder, model_label
-from utils.runs.record import RunRecord, differences
+from utils.models.registry import ModelSpec, find_checkpoint
+from utils.runs.files import check_writable, now, write_json, write_text
 from utils.runs.resume import check_restarts, only_run, recorded
-from utils.runs.stop import CANCELLED, StopFlag
-from utils.training.lm_options import DRAWN_OPTIONS, FREE_OPTIONS, FinetuneLmOptions, check_options, read_token
-from utils.training.trainer import run_trainer
-
-# What is read of the folders that may be given one by one, as this script's own model/ and tokenizer/.
-NEEDED = {"model": ("config", "weights"), "config": ("config",), "tokenizer": ("tokenizer",)}
-
-
-@dataclass
-class Run:
-    """What one run is about, once its options are known to be sound."""
-
-    options: FinetuneLmOptions
-    layout: LmLayout
-    specs: dict[str, ModelSpec]
-    test_files: list[TextFile]
-    text_files: dict[str, TextFile]
-    record: RunRecord
-    stop: StopFlag
+from utils.training.lm_options import FinetuneLmOptions, check_options, read_token
+from utils.training.lm_run import Run, choose_layout, fingerprint, is_complete, prepare, provenance, save, saved_folders
 
 
 def main() -> int:
     """Run the script; returns its exit status."""
     options = parse_options(FinetuneLmOptions, __doc__)
     check_options(options)
+    run = plan(options)
+    layout = run.layout
+    with only_run(layout):
+        if is_complete(layout, run.settings, run.data):
+            print(f"{layout.test_results} is already complete; remove {layout.run_json} to compute it again")
+            return 0
+        run.begin()
+        with recorded(run.record, layout):
+            check_restarts(run.record, layout.checkpoints, options.max_restarts)
+            run.record.write("running")
+            summary = optimize(run) if options.do_optimize else fit_and_test(run)
+            run.record.write("complete", ended=now())
+            shutil.rmtree(layout.checkpoints, ignore_errors=True)
+            print(summary)
+    return 0
+
+
+def plan(options: FinetuneLmOptions) -> Run:
+    """Find models and texts and check all that can be wrong before anything is loaded or written."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("finetune_lm.py runs in one process; start it without torchrun")
     options.token = read_token(options.token)
+    if options.do_optimize:
+        # A study tests nothing, so that it is the same study with test files and without.
+        options.test_file = None
     specs = {
         name: find_checkpoint(given or options.model_name_or_path, options.model_revision, options.model_registry)
         for name, given in (
@@ -73,123 +72,12 @@ def main() -> int:
         for split, path in (("train", options.train_file), ("validation", options.validation_file))
         if path
     }
-    if options.do_optimize:
-        # A study tests nothing, so that it is the same study with test files and without.
-        options.test_file = None
     test_files = [open_text_file(path) for path in options.test_file or []]
     data = {"files": provenance([*text_files.values(), *test_files])}
     settings = {name: object_path(value) for name, value in asdict(options).items() if name not in ("token", "config")}
     layout = choose_layout(options, settings, data)
     check_writable(layout.outputs)
-
-    with only_run(layout):
-        if is_complete(layout, settings, data):
-            print(f"{layout.test_results} is already complete; remove {layout.run_json} to compute it again")
-            return 0
-        settings["seed"] = options.seed = choose_seed(options, settings, data, layout)
-        record = RunRecord(layout.run_json, settings, data)
-        stop = StopFlag(layout.handover, lambda: record.write("failed", error=CANCELLED, ended=now()))
-        stop.listen()
-        write_config(layout.config, settings)
-        with recorded(record, layout):
-            check_restarts(record, layout.checkpoints, options.max_restarts)
-            record.write("running")
-            run = Run(options, layout, specs, test_files, text_files, record, stop)
-            summary = optimize(run) if options.do_optimize else fit_and_test(run)
-            record.write("complete", ended=now())
-            shutil.rmtree(layout.checkpoints, ignore_errors=True)
-            print(summary)
-    return 0
-
-
-def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Return whether these test results are there already.
-
-    Raises:
-        UserError: if those of other options or data are, which would be lost.
-    """
-    previous = read_json(layout.run_json) or {}
-    if previous.get("status") != "complete" or not layout.test_results.is_file():
-        return False
-    found = differences(previous, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
-    if found:
-        raise UserError(
-            f"{layout.test_results} is there already, of other options ({'; '.join(found)})\n"
-            "give another --test_output_file_prefix, or remove it"
-        )
-    return True
-
-
-def choose_seed(options: FinetuneLmOptions, settings: dict[str, Any], data: dict[str, Any], layout: LmLayout) -> int:
-    """Return the seed: the given one, that with which the run began, that of the study, or one drawn now."""
-    if options.seed is not None:
-        return options.seed
-    if options.do_optimize:
-        from utils.training.study import free_in_study, study_name
-
-        # All processes of a study train with the same seed, or its trials could not be compared.
-        name = study_name(options, settings, data["files"], free_in_study(FinetuneLmOptions))
-        return zlib.crc32(name.encode())
-    previous = (read_json(layout.run_json) or {}).get("seed")
-    return random.SystemRandom().randrange(2**32) if previous is None else previous
-
-
-def provenance(files: list[TextFile]) -> list[dict[str, str]]:
-    """Return path and SHA-256 of the data files and of their metadata, for run.json."""
-    paths = [path for file in files for path in (file.path, file.path.with_name(file.name + METADATA)) if path.exists()]
-    return [{"path": str(path), "sha256": sha256_of_file(path)} for path in paths]
-
-
-def choose_layout(options: FinetuneLmOptions, settings: dict[str, Any], data: dict[str, Any]) -> LmLayout:
-    """Return where this run's files go."""
-    label, prefix = model_label(options.model_name_or_path), options.test_output_file_prefix
-    if prefix and (Path(prefix).name != prefix or prefix.startswith(".")):
-        raise UserError(f"--test_output_file_prefix must be the beginning of a file name, got {prefix!r}")
-    if not options.train_file:
-        return LmLayout(Path(options.output_dir) / TEST_ONLY / label, label, prefix, shared=True)
-    parent = Path(options.output_dir) / dataset_name(options.train_file) / label
-    # Processes of one study share its journal; what each of them writes has a folder of its own.
-    folder = (
-        parent / timestamp()
-        if options.do_optimize
-        else choose_folder(parent, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
-    )
-    return LmLayout(folder, label, prefix)
-
-
-def write_config(path: Path, settings: dict[str, Any]) -> None:
-    """Write the options as YAML, which --config reads."""
-    import yaml
-
-    write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-
-
-def prepare(run: Run) -> Any:
-    """Load model and tokenizer as `lm_setup.Loaded`."""
-    options = run.options
-    folders = {
-        name: resolve_checkpoint(spec, options.cache_dir, options.token, NEEDED[name])
-        for name, spec in run.specs.items()
-    }
-    if options.preprocessing_num_workers:
-        # Of the library that tokenizes, which reads it before its first use.
-        os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
-
-    import datasets
-    from transformers import set_seed
-    from transformers.utils import logging
-
-    from utils.models import device
-    from utils.training import lm_setup
-
-    device.keep_freed_memory()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    set_seed(options.seed)
-    loaded = lm_setup.load(options, folders, run.specs["model"])
-    run.record.content |= {"task": loaded.task, "device": device.describe_device(loaded.device)}
-    return loaded
+    return Run(options, layout, specs, test_files, text_files, settings, data)
 
 
 def fit_and_test(run: Run) -> str:
@@ -209,16 +97,12 @@ def fit_and_test(run: Run) -> str:
     return "\n".join([*lines, f"options  {run.layout.config}\nrecord   {run.layout.run_json}"])
 
 
-def saved_folders(layout: LmLayout) -> dict[str, Path]:
-    """Return where a fine-tuned model, its configuration and its tokenizer are."""
-    return {"model": layout.model, "config": layout.model, "tokenizer": layout.tokenizer}
-
-
 def fit(run: Run, loaded: Any) -> str:
     """Fine-tune and save the best weights, the losses and their curves; return the summary."""
     from utils.evaluation.surprisal import RowWriter, columns_of
     from utils.figures.curves import plot_loss_curves
     from utils.training.lm_setup import loss_names, make_trainer
+    from utils.training.trainer import run_trainer
 
     layout = run.layout
     names = [name for split in ("train", "validation") for name in loss_names(run.options, split)]
@@ -250,19 +134,6 @@ def fit(run: Run, loaded: Any) -> str:
     )
 
 
-def save(model: Any, tokenizer: Any, layout: LmLayout) -> None:
-    """Save model and tokenizer; a folder appears when it is whole."""
-    for part, folder in ((model, layout.model), (tokenizer, layout.tokenizer)):
-        staging = folder.with_name(f".{folder.name}")
-        shutil.rmtree(staging, ignore_errors=True)
-        part.save_pretrained(staging)
-        if part is model:
-            # Adapters are saved without it.
-            model.config.save_pretrained(staging)
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
-
-
 def test(run: Run, loaded: Any) -> str:
     """Compute the surprisals of the test files; return the summary."""
     from utils.evaluation.surprisal import TokenTable, write_test_results
@@ -289,14 +160,6 @@ def test(run: Run, loaded: Any) -> str:
             progress=bar,
         )
     return f"tested   {total:,} examples, {count:,} tokens: {layout.test_results}"
-
-
-def fingerprint(run: Run) -> str:
-    """Return a name for all that test results depend on."""
-    weights = sorted(Path(run.specs["model"].checkpoint).glob("*.safetensors"))
-    state = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in weights]
-    content = [run.record.content["options"], run.record.content["data"], state]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def optimize(run: Run) -> str:

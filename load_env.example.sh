@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Copy to load_env.sh and adapt: every job sources it before it starts Python. Without it the jobs use .venv.
+# Copy to load_env.sh and adapt: the submit scripts and every job source it before they start Python. Without it they
+# use .venv.
 
 # Modules of the site
 module purge

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.cli.options import CommonOptions, option
+from utils.cli.options import PLACE, PLACES, CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.data.corpus_load import DEFAULT_CORPUS, open_corpus
@@ -36,43 +36,73 @@ from utils.figures.tve import train_vs_eval_figure
 from utils.report.report import report_data, write_report
 from utils.training.classifier_options import FREE_OPTIONS
 
+# Headings of options in --help.
+FIGURES, STATISTICS, REPORT = "figures", "statistics", "report"
+CFM, TVE = "confusion matrices", "train-vs-eval matrices"
+
 
 @dataclass(kw_only=True)
 class PostEvalOptions(CommonOptions):
     """The options of post_eval.py."""
 
     output_dir: str = option(
-        "outputs", "folder with the results, one folder per model", aliases=["--base_dir", "--base-dir"], metavar="DIR"
+        "outputs",
+        "folder with the results, one folder per model",
+        role=PLACE,
+        group=PLACES,
+        aliases=["--base_dir", "--base-dir"],
+        metavar="DIR",
     )
-    subfolder: str | None = option(None, "folder below it, as given to finetune.py")
-    format: list[str] | None = option(
-        None, "file formats of the figures; without it png, or pdf for --style paper", choices=("png", "pdf", "svg")
-    )
-    style: Literal["screen", "paper"] = option(
-        "screen", "paper: small type, panels with shared labels, as wide as a column or a page (7.7 or 16 cm)"
+    subfolder: str | None = option(
+        None, "folder below it, as given to finetune.py", role=PLACE, group=PLACES, metavar="FOLDER"
     )
     corpus_path: str = option(
-        DEFAULT_CORPUS, "register corpus with the names of languages and registers", env="CORPUS_PATH", metavar="DIR"
+        DEFAULT_CORPUS,
+        "register corpus with the names of languages and registers",
+        role=PLACE,
+        group=PLACES,
+        env="CORPUS_PATH",
+        metavar="DIR",
+    )
+    format: list[str] | None = option(
+        None,
+        "file formats of the figures; without it png, or pdf for --style paper",
+        group=FIGURES,
+        choices=("png", "pdf", "svg"),
+    )
+    style: Literal["screen", "paper"] = option(
+        "screen",
+        "paper: small type, panels with shared labels, as wide as a column or a page (7.7 or 16 cm)",
+        group=FIGURES,
     )
     compare: list[str] | None = option(
-        None, "test whether these runs, [SUBFOLDER/]MODEL-LANGS, differ on the same texts", metavar="NAME"
+        None,
+        "test whether these runs, [SUBFOLDER/]MODEL-LANGS, differ on the same texts",
+        group=STATISTICS,
+        metavar="NAME",
     )
-    seeds: bool = option(False, "mean and standard deviation of runs in subfolders that differ by their seed alone")
-    calibration: bool = option(False, "expected calibration error and reliability diagrams, from the predictions")
-    ignore_report: bool = option(False, "write no report.html")
-    show_texts: bool = option(False, "put misclassified texts into the report; mind whom you give it to")
-    ignore_cfm: bool = option(False, "draw no confusion matrices")
-    cfm_ignore_summary: bool = option(False, "leave out the panel with the registers of the training texts")
-    cfm_models: list[str] | None = option(None, "confusion matrices of these models only", metavar="MODEL")
+    seeds: bool = option(
+        False, "mean and standard deviation of runs in subfolders that differ by their seed alone", group=STATISTICS
+    )
+    calibration: bool = option(
+        False, "expected calibration error and reliability diagrams, from the predictions", group=STATISTICS
+    )
+    ignore_report: bool = option(False, "write no report.html", group=REPORT)
+    show_texts: bool = option(False, "put misclassified texts into the report; mind whom you give it to", group=REPORT)
+    ignore_cfm: bool = option(False, "draw no confusion matrices", group=CFM)
+    cfm_ignore_summary: bool = option(False, "leave out the panel with the registers of the training texts", group=CFM)
+    cfm_models: list[str] | None = option(None, "only of these models", group=CFM, metavar="MODEL")
     cfm_train_langs: list[str] | None = option(
-        None, "... of these training languages only (en-fr is one)", metavar="LANGS"
+        None, "only of these training languages (en-fr is one)", group=CFM, metavar="LANGS"
     )
-    cfm_eval_langs: list[str] | None = option(None, "... with panels of these languages only", metavar="LANG")
-    ignore_tve: bool = option(False, "draw no train-vs-eval matrices")
-    tve_models: list[str] | None = option(None, "train-vs-eval matrices of these models only", metavar="MODEL")
-    tve_metrics: list[str] | None = option(None, "metrics to draw; without it micro_f1 and macro_f1", metavar="METRIC")
-    tve_train_langs: list[str] | None = option(None, "rows of these training languages only", metavar="LANGS")
-    tve_eval_langs: list[str] | None = option(None, "columns of these evaluation languages only", metavar="LANG")
+    cfm_eval_langs: list[str] | None = option(None, "only panels of these languages", group=CFM, metavar="LANG")
+    ignore_tve: bool = option(False, "draw no train-vs-eval matrices", group=TVE)
+    tve_models: list[str] | None = option(None, "only of these models", group=TVE, metavar="MODEL")
+    tve_metrics: list[str] | None = option(
+        None, "metrics to draw; without it micro_f1 and macro_f1", group=TVE, metavar="METRIC"
+    )
+    tve_train_langs: list[str] | None = option(None, "only these rows", group=TVE, metavar="LANGS")
+    tve_eval_langs: list[str] | None = option(None, "only these columns", group=TVE, metavar="LANG")
 
 
 @dataclass

@@ -115,7 +115,5 @@ class CommonOptions:
     print_config: bool = option(
         False, "print all options and where their values come from, and end", role=EFFORT, group=OTHER
     )
-    seed: int = option(
-        42, "seed of everything random", role=HYPERPARAMETER, group=TRAINING, minimum=0, maximum=2**32 - 1
-    )
+    seed: int = option(42, "seed of everything random", role=HYPERPARAMETER, group=OTHER, minimum=0, maximum=2**32 - 1)
     debug: bool = option(False, "show tracebacks", role=EFFORT, group=OTHER)

@@ -54,7 +54,7 @@ class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter)
     """One spelling and one metavar per option, defaults that say something, line breaks of docstrings kept."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, "") or action.required or isinstance(action.default, dict):
+        if action.default in (None, False, "", []) or action.required or isinstance(action.default, dict):
             # What --print_config shows of a dictionary would fill the page.
             return action.help
         return super()._get_help_string(action)

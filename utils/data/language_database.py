@@ -21,11 +21,11 @@ import hashlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from utils import PROJECT
 from utils.cli.config_files import read_config
-from utils.cli.options import CommonOptions, option
+from utils.cli.options import DATA, CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.data.dataset_files import SPLIT_FIELD, DatasetSource, load_split
@@ -349,6 +349,8 @@ def _label_name(value: Any, class_names: list[str] | None) -> str | None:
 @dataclass(kw_only=True)
 class DatabaseOptions(CommonOptions):
     """The options of ``python -m utils.data.language_database``."""
+
+    GROUP: ClassVar[str] = DATA
 
     language_database: str | None = option(
         None, "the language database; without it config/language-database.json", metavar="FILE"

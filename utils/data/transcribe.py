@@ -15,9 +15,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from utils.cli.options import CommonOptions, option
+from utils.cli.options import DATA, CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.progress import progress
 from utils.cli.script import run_script
@@ -36,6 +36,8 @@ BATCH = 500
 @dataclass(kw_only=True)
 class TranscribeOptions(CommonOptions):
     """The options of ``python -m utils.data.transcribe``."""
+
+    GROUP: ClassVar[str] = DATA
 
     task: str = option(help="task of the language database")
     langs: list[str] | None = option(None, "languages; without it all that have the task", metavar="LANG")

@@ -158,15 +158,15 @@ class Planner:
         models = list(self.registry) if options.models == ALL else options.models.split()
         if not models or not options.langs.split():
             raise UserError("no models or no langs are given")
-        for model in models:
-            if model not in self.registry:
-                find_model(model, str(self.registry_file))
+        specs = {}
         for model in models:
             name = typed_name(model, self.script.model_type, self.registry)
+            specs[name] = find_model(name, str(self.registry_file))
+        for name, spec in specs.items():
             for langs in self.all_langs(name) if options.langs == ALL else options.langs.split():
                 self.check_langs(langs)
                 layout = RunLayout(name, langs, options.subfolder or None, options.output_dir, options.models_dir)
-                found[layout.name] = Combination(self.registry.get(name, self.registry[model]), langs, layout)
+                found[layout.name] = Combination(spec, langs, layout)
         if not found:
             raise UserError(
                 f"nothing to do: no languages in {self.texts.name}, or no trained models in {self.results_dir}"

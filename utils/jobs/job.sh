@@ -50,6 +50,10 @@ load_environment() {
         source "$project/.venv/bin/activate"
     fi
     set -eu
+    if ! command -v python >/dev/null; then
+        echo "${0##*/}: error: there is no python here; run make setup, or name an environment in load_env.sh" >&2
+        exit 2
+    fi
 }
 
 # may_go_on: whether this task should be queued again after a signal. Not if somebody cancelled it or Slurm

@@ -12,7 +12,6 @@ import numpy as np
 from utils.cli.options import DATA, HYPERPARAMETER, IDENTITY, options_by_role
 from utils.data.source import TextSource
 from utils.data.splits import mix_languages, split_rows
-from utils.evaluation.inference import cross_entropy
 from utils.evaluation.metrics import classification_metrics
 from utils.evaluation.results import write_evaluation
 from utils.runs.files import now, read_json, write_json
@@ -125,6 +124,8 @@ def _probabilities(model: Any, texts: list[str], num_labels: int) -> np.ndarray:
 
 
 def _metrics(model: Any, texts: list[str], labels: np.ndarray, registers: list[str]) -> dict[str, float]:
+    from utils.evaluation.inference import cross_entropy
+
     probabilities = _probabilities(model, texts, len(registers))
     metrics = classification_metrics(labels, probabilities.argmax(1), len(registers))
     return metrics | {"loss": cross_entropy(np.log(np.maximum(probabilities, 1e-12)), labels)}

@@ -1,0 +1,162 @@
+"""What one run of finetune_lm.py is about: its folder, its seed, its models and texts, and what it leaves."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.data.text_files import METADATA, TextFile, dataset_name
+from utils.errors import UserError
+from utils.models.registry import ModelSpec, resolve_checkpoint
+from utils.runs.files import now, read_json, sha256_of_file, timestamp, write_text
+from utils.runs.layout import TEST_ONLY, LmLayout, choose_folder, model_label
+from utils.runs.record import RunRecord, differences
+from utils.runs.stop import CANCELLED, StopFlag
+from utils.training.lm_options import DRAWN_OPTIONS, FREE_OPTIONS, FinetuneLmOptions
+
+# What is read of the folders that may be given one by one, as this script's own model/ and tokenizer/.
+NEEDED = {"model": ("config", "weights"), "config": ("config",), "tokenizer": ("tokenizer",)}
+
+
+@dataclass
+class Run:
+    """What one run is about, once its options are known to be sound."""
+
+    options: FinetuneLmOptions
+    layout: LmLayout
+    specs: dict[str, ModelSpec]
+    test_files: list[TextFile]
+    text_files: dict[str, TextFile]
+    settings: dict[str, Any]
+    data: dict[str, Any]
+    record: RunRecord = field(init=False)
+    stop: StopFlag = field(init=False)
+
+    def begin(self) -> None:
+        """Begin to record the run, and to listen for signals; a run that goes on keeps its seed."""
+        self.settings["seed"] = self.options.seed = choose_seed(self.options, self.settings, self.data, self.layout)
+        self.record = RunRecord(self.layout.run_json, self.settings, self.data)
+        self.stop = StopFlag(self.layout.handover, lambda: self.record.write("failed", error=CANCELLED, ended=now()))
+        self.stop.listen()
+        write_config(self.layout.config, self.settings)
+
+
+def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]) -> bool:
+    """Return whether these test results are there already.
+
+    Raises:
+        UserError: if those of other options or data are, which would be lost.
+    """
+    previous = read_json(layout.run_json) or {}
+    if previous.get("status") != "complete" or not layout.test_results.is_file():
+        return False
+    found = differences(previous, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
+    if found:
+        raise UserError(
+            f"{layout.test_results} is there already, of other options ({'; '.join(found)})\n"
+            "give another --test_output_file_prefix, or remove it"
+        )
+    return True
+
+
+def choose_seed(options: FinetuneLmOptions, settings: dict[str, Any], data: dict[str, Any], layout: LmLayout) -> int:
+    """Return the seed: the given one, that with which the run began, that of the study, or one drawn now."""
+    if options.seed is not None:
+        return options.seed
+    if options.do_optimize:
+        from utils.training.study import free_in_study, study_name
+
+        # All processes of a study train with the same seed, or its trials could not be compared.
+        name = study_name(options, settings, data["files"], free_in_study(FinetuneLmOptions))
+        return zlib.crc32(name.encode())
+    previous = (read_json(layout.run_json) or {}).get("seed")
+    return random.SystemRandom().randrange(2**32) if previous is None else previous
+
+
+def provenance(files: list[TextFile]) -> list[dict[str, str]]:
+    """Return path and SHA-256 of the data files and of their metadata, for run.json."""
+    paths = [path for file in files for path in (file.path, file.path.with_name(file.name + METADATA)) if path.exists()]
+    return [{"path": str(path), "sha256": sha256_of_file(path)} for path in paths]
+
+
+def choose_layout(options: FinetuneLmOptions, settings: dict[str, Any], data: dict[str, Any]) -> LmLayout:
+    """Return where this run's files go."""
+    label, prefix = model_label(options.model_name_or_path), options.test_output_file_prefix
+    if prefix and (Path(prefix).name != prefix or prefix.startswith(".")):
+        raise UserError(f"--test_output_file_prefix must be the beginning of a file name, got {prefix!r}")
+    if not options.train_file:
+        return LmLayout(Path(options.output_dir) / TEST_ONLY / label, label, prefix, shared=True)
+    parent = Path(options.output_dir) / dataset_name(options.train_file) / label
+    # Processes of one study share its journal; what each of them writes has a folder of its own.
+    folder = (
+        parent / timestamp()
+        if options.do_optimize
+        else choose_folder(parent, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
+    )
+    return LmLayout(folder, label, prefix)
+
+
+def write_config(path: Path, settings: dict[str, Any]) -> None:
+    """Write the options as YAML, which --config reads."""
+    import yaml
+
+    write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def prepare(run: Run) -> Any:
+    """Load model and tokenizer as `lm_setup.Loaded`."""
+    options = run.options
+    folders = {
+        name: resolve_checkpoint(spec, options.cache_dir, options.token, NEEDED[name])
+        for name, spec in run.specs.items()
+    }
+    if options.preprocessing_num_workers:
+        # Of the library that tokenizes, which reads it before its first use.
+        os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
+
+    import datasets
+    from transformers import set_seed
+    from transformers.utils import logging
+
+    from utils.models import device
+    from utils.training import lm_setup
+
+    device.keep_freed_memory()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    set_seed(options.seed)
+    loaded = lm_setup.load(options, folders, run.specs["model"])
+    run.record.content |= {"task": loaded.task, "device": device.describe_device(loaded.device)}
+    return loaded
+
+
+def saved_folders(layout: LmLayout) -> dict[str, Path]:
+    """Return where a fine-tuned model, its configuration and its tokenizer are."""
+    return {"model": layout.model, "config": layout.model, "tokenizer": layout.tokenizer}
+
+
+def save(model: Any, tokenizer: Any, layout: LmLayout) -> None:
+    """Save model and tokenizer; a folder appears when it is whole."""
+    for part, folder in ((model, layout.model), (tokenizer, layout.tokenizer)):
+        staging = folder.with_name(f".{folder.name}")
+        shutil.rmtree(staging, ignore_errors=True)
+        part.save_pretrained(staging)
+        if part is model:
+            # Adapters are saved without it.
+            model.config.save_pretrained(staging)
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+
+
+def fingerprint(run: Run) -> str:
+    """Return a name for all that test results depend on."""
+    weights = sorted(Path(run.specs["model"].checkpoint).glob("*.safetensors"))
+    state = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in weights]
+    content = [run.record.content["options"], run.record.content["data"], state]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]

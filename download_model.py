@@ -12,12 +12,13 @@ $HF_HOME moves it, $HF_TOKEN opens gated models.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from utils.cli.options import MODEL, PLACE, PLACES, CommonOptions, option
+from utils.cli.options import MODEL, CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.errors import RunFailure, UserError, nearest
 from utils.models.registry import (
     ModelSpec,
+    RegistryOptions,
     cached_folder,
     checkpoint_problem,
     download,
@@ -28,7 +29,7 @@ from utils.models.registry import (
 
 
 @dataclass(kw_only=True)
-class DownloadOptions(CommonOptions):
+class DownloadOptions(RegistryOptions, CommonOptions):
     """The options of download_model.py."""
 
     GROUP_TITLES: ClassVar[dict[str, str]] = {MODEL: "what to fetch"}
@@ -37,14 +38,6 @@ class DownloadOptions(CommonOptions):
         None, "abbreviations of the models; without it all of the registry", group=MODEL, metavar="MODEL"
     )
     check: bool = option(False, "only say what is present and complete, without network", group=MODEL)
-    model_registry: str | None = option(
-        None,
-        "the registry of models; without it model2chckpt.json",
-        role=PLACE,
-        group=PLACES,
-        env="MODEL_REGISTRY",
-        metavar="FILE",
-    )
 
 
 def main() -> int:

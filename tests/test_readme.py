@@ -33,7 +33,7 @@ OPTIONS = {
     "grid_search.py": grid_search.GridOptions,
     "finetuning_generator.py": finetuning_generator.GeneratorOptions,
     "run_pipeline.py": run_pipeline.PipelineOptions,
-    "utils.data.language_database": language_database.DatabaseOptions,
+    "utils.data.language_database": language_database.ListOptions,
     "utils.data.transcribe": transcribe.TranscribeOptions,
 }
 COMMANDS = [line.strip() for line in README.splitlines() if re.match(r"    (python|torchrun|accelerate) ", line)]

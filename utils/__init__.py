@@ -1,4 +1,4 @@
-"""The package that the scripts share: one module per concern."""
+"""What the scripts share, in packages that are layers: see CONTRIBUTING.md."""
 
 from pathlib import Path
 

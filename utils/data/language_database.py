@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from utils import PROJECT
 from utils.cli.config_files import read_config
-from utils.cli.options import DATA, CommonOptions, option
+from utils.cli.options import DATA, PLACE, CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.data.dataset_files import SPLIT_FIELD, DatasetSource, load_split
@@ -43,6 +43,19 @@ OPTIONAL = (*HUB_KEYS, "columns", "label_names", "separator")
 TASK_TYPES = ("classification",)
 PHONEMES = "-phoneme"
 ModelType = Literal["normal", "ipa"]
+
+
+@dataclass(kw_only=True)
+class DatabaseOptions:
+    """Which language database is meant."""
+
+    language_database: str | None = option(
+        None,
+        "the language database; without it config/language-database.json",
+        role=PLACE,
+        group=DATA,
+        metavar="FILE",
+    )
 
 
 @dataclass(frozen=True)
@@ -347,20 +360,17 @@ def _label_name(value: Any, class_names: list[str] | None) -> str | None:
 
 
 @dataclass(kw_only=True)
-class DatabaseOptions(CommonOptions):
+class ListOptions(DatabaseOptions, CommonOptions):
     """The options of ``python -m utils.data.language_database``."""
 
     GROUP: ClassVar[str] = DATA
 
-    language_database: str | None = option(
-        None, "the language database; without it config/language-database.json", metavar="FILE"
-    )
     task: str | None = option(None, "this task only")
 
 
 def main() -> int:
     """List the datasets of the database; returns 1 if one of them cannot be used."""
-    options = parse_options(DatabaseOptions, __doc__)
+    options = parse_options(ListOptions, __doc__)
     database, failed = read_database(options.language_database), 0
     print(f"{'dataset':40} {'train':>8} {'evaluate':>8}  labels")
     for lang, tasks in database.items():

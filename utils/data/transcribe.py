@@ -23,7 +23,7 @@ from utils.cli.progress import progress
 from utils.cli.script import run_script
 from utils.data.dataset_files import load_split
 from utils.data.delimited import DELIMITERS, write_table
-from utils.data.language_database import PHONEMES, Entry, open_task
+from utils.data.language_database import PHONEMES, DatabaseOptions, Entry, open_task
 from utils.errors import UserError
 from utils.runs.files import atomic_path, check_writable
 
@@ -34,7 +34,7 @@ BATCH = 500
 
 
 @dataclass(kw_only=True)
-class TranscribeOptions(CommonOptions):
+class TranscribeOptions(DatabaseOptions, CommonOptions):
     """The options of ``python -m utils.data.transcribe``."""
 
     GROUP: ClassVar[str] = DATA
@@ -42,9 +42,6 @@ class TranscribeOptions(CommonOptions):
     task: str = option(help="task of the language database")
     langs: list[str] | None = option(None, "languages; without it all that have the task", metavar="LANG")
     dataset: list[str] | None = option(None, "datasets of the task, for languages that have several", metavar="NAME")
-    language_database: str | None = option(
-        None, "the language database; without it config/language-database.json", metavar="FILE"
-    )
     voices: dict = option({}, "voices of espeak-ng where the language's name does not tell: --voices.english en-us")
     output_dir: str | None = option(  # type: ignore[assignment]
         None, "write Parquet files to a folder per language here; needed for saved datasets and those of the hub",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from utils import PROJECT
+from utils.cli.options import PLACE, PLACES, option
 from utils.data.hub import local_or_hub
 from utils.errors import RunFailure, UserError, nearest
 from utils.runs.files import CACHE_DIR
@@ -25,6 +26,20 @@ PARTS = ("config", "weights", "tokenizer")
 NANOGPT_TOKENIZER = ("vocab", "merges")
 TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken", "*.jinja")
 WEIGHT_FORMATS = (("safetensors", "model", ".safetensors"), ("pytorch", "pytorch_model", ".bin"))
+
+
+@dataclass(kw_only=True)
+class RegistryOptions:
+    """Which models there are."""
+
+    model_registry: str | None = option(
+        None,
+        "the registry of models; without it model2chckpt.json",
+        role=PLACE,
+        group=PLACES,
+        env="MODEL_REGISTRY",
+        metavar="FILE",
+    )
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,8 @@ from utils.cli.options import (
     EFFORT,
     HYPERPARAMETER,
     IDENTITY,
-    MEMORY,
     MODEL,
     PLACE,
-    PLACES,
     SEARCH,
     TRAINING,
     CommonOptions,
@@ -23,16 +21,15 @@ from utils.cli.options import (
 )
 from utils.cli.values import object_path
 from utils.data.corpus_load import DEFAULT_CORPUS
-from utils.data.language_database import ModelType
+from utils.data.language_database import DatabaseOptions, ModelType
 from utils.models.adapters import AdapterOptions
 from utils.models.registry import ModelSpec
-from utils.runs.files import CACHE_DIR
-from utils.training.options import DEFAULT_BATCH_SIZE, TrainingOptions
+from utils.training.options import DEFAULT_BATCH_SIZE, ComputeOptions, TrainingOptions
 from utils.training.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, OptimizationOptions, study_defaults
 
 
 @dataclass(kw_only=True)
-class ClassifierOptions(CommonOptions):
+class ClassifierOptions(DatabaseOptions, CommonOptions):
     """Which classifier it is, and what texts it is for."""
 
     GROUP: ClassVar[str] = MODEL
@@ -48,13 +45,6 @@ class ClassifierOptions(CommonOptions):
         DEFAULT_CORPUS, "folder of the register corpus", role=PLACE, group=DATA, env="CORPUS_PATH", metavar="DIR"
     )
     task: str | None = option(None, "a task of the language database, instead of the register corpus", group=DATA)
-    language_database: str | None = option(
-        None,
-        "the language database; without it config/language-database.json",
-        role=PLACE,
-        group=DATA,
-        metavar="FILE",
-    )
     dataset: list[str] | None = option(
         None, "datasets of the task, for languages that have several", group=DATA, metavar="NAME"
     )
@@ -109,7 +99,7 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
 
 
 @dataclass(kw_only=True)
-class EvaluateOptions(ClassifierOptions):
+class EvaluateOptions(ComputeOptions, ClassifierOptions):
     """The options of evaluate.py."""
 
     GROUP: ClassVar[str] = MODEL
@@ -117,15 +107,6 @@ class EvaluateOptions(ClassifierOptions):
 
     eval_lang: str | None = option(None, "language to evaluate on", metavar="LANG")
     eval_langs: list[str] | None = option(None, "languages to evaluate on, or all", metavar="LANG")
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
-        "auto", "number format; auto is bf16 where the hardware has it, else fp32", group=MEMORY
-    )
-    eval_token_budget: int | None = option(
-        None, "tokens per batch, padding included", role=EFFORT, group=MEMORY, minimum=1, metavar="TOKENS"
-    )
-    cache_dir: str = option(
-        CACHE_DIR, "where tokenized texts are kept for all runs", role=PLACE, group=PLACES, metavar="DIR"
-    )
     force: bool = option(False, "evaluate again what has been evaluated already", role=EFFORT)
 
 

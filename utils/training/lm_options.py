@@ -14,7 +14,6 @@ from utils.cli.options import (
     PLACE,
     PLACES,
     SEARCH,
-    SLURM,
     TRAINING,
     CommonOptions,
     option,
@@ -23,6 +22,8 @@ from utils.cli.options import (
 from utils.cli.values import Objects
 from utils.errors import UserError, nearest
 from utils.models.adapters import AdapterOptions, check_adapter_options
+from utils.models.registry import RegistryOptions
+from utils.training.options import RestartOptions
 from utils.training.study import OptimizationOptions
 
 # Under these names the earlier system had the same modules.
@@ -39,7 +40,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(kw_only=True)
-class ModelOptions:
+class ModelOptions(RegistryOptions):
     """The model, and what changes it before and while it is fine-tuned."""
 
     GROUP: ClassVar[str] = MODEL
@@ -77,7 +78,7 @@ class ModelOptions:
 
 
 @dataclass(kw_only=True)
-class DataTrainingOptions:
+class DataTrainingOptions(RestartOptions):
     """The data and the training."""
 
     GROUP: ClassVar[str] = DATA
@@ -171,18 +172,18 @@ class DataTrainingOptions:
     save_tmp_test_files: bool = option(
         False, "keep parts of the results, with which an interrupted test goes on", role=EFFORT, group=OTHER
     )
-    max_restarts: int = option(
-        3,
-        "give up when Slurm has started the job so often without progress",
-        minimum=1,
-        metavar="TIMES",
-        role=EFFORT,
-        group=SLURM,
-    )
 
 
 @dataclass(kw_only=True)
-class FinetuneLmOptions(CommonOptions, OptimizationOptions, DataTrainingOptions, AdapterOptions, ModelOptions):
+class FinetuneLmOptions(
+    RestartOptions,
+    RegistryOptions,
+    CommonOptions,
+    OptimizationOptions,
+    DataTrainingOptions,
+    AdapterOptions,
+    ModelOptions,
+):
     """The options of finetune_lm.py; dataclasses list the last base first."""
 
     seed: int | None = option(  # type: ignore[assignment]
@@ -193,14 +194,6 @@ class FinetuneLmOptions(CommonOptions, OptimizationOptions, DataTrainingOptions,
         shared=False,
         role=HYPERPARAMETER,
         group=TRAINING,
-    )
-    model_registry: str | None = option(
-        None,
-        "the registry of models; without it model2chckpt.json",
-        env="MODEL_REGISTRY",
-        metavar="FILE",
-        role=PLACE,
-        group=PLACES,
     )
 
 

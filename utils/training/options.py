@@ -21,6 +21,7 @@ from utils.cli.options import (
     option,
 )
 from utils.errors import UserError, nearest
+from utils.models.registry import RegistryOptions
 from utils.runs.files import CACHE_DIR
 
 if TYPE_CHECKING:
@@ -33,7 +34,39 @@ DEFAULT_BATCH_SIZE = 16
 
 
 @dataclass(kw_only=True)
-class TrainingOptions(CommonOptions):
+class ComputeOptions:
+    """How texts are computed, in training and in evaluation."""
+
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
+        "auto",
+        "number format; auto is bf16 where the hardware has it, else fp32",
+        role=HYPERPARAMETER,
+        group=MEMORY,
+    )
+    eval_token_budget: int | None = option(
+        None, "tokens per evaluation batch, padding included", role=EFFORT, group=MEMORY, minimum=1, metavar="TOKENS"
+    )
+    cache_dir: str = option(
+        CACHE_DIR, "where tokenized texts are kept for all runs", role=PLACE, group=PLACES, metavar="DIR"
+    )
+
+
+@dataclass(kw_only=True)
+class RestartOptions:
+    """What becomes of a job that Slurm starts again."""
+
+    max_restarts: int = option(
+        3,
+        "give up when Slurm has started the job so often without progress",
+        role=EFFORT,
+        group=SLURM,
+        minimum=1,
+        metavar="TIMES",
+    )
+
+
+@dataclass(kw_only=True)
+class TrainingOptions(ComputeOptions, RestartOptions, RegistryOptions, CommonOptions):
     """How to train, whatever the task."""
 
     ROLE: ClassVar[str] = HYPERPARAMETER
@@ -72,42 +105,15 @@ class TrainingOptions(CommonOptions):
     train_sampling: Literal["length", "random"] = option(
         "length", "compute each batch in pieces of similar length (little padding), or pad it whole", group=MEMORY
     )
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
-        "auto",
-        "number format of training and evaluation; auto is bf16 where the hardware has it, else fp32",
-        group=MEMORY,
-    )
     gradient_checkpointing: bool = option(False, "compute activations twice to save memory", group=MEMORY)
     deterministic: bool = option(False, "use deterministic algorithms on GPUs too (slower)", group=MEMORY)
     torch_compile: bool = option(False, "compile the model first (pays off in long runs)", group=MEMORY)
-    eval_token_budget: int | None = option(
-        None, "tokens per validation batch, padding included", role=EFFORT, group=MEMORY, minimum=1, metavar="TOKENS"
-    )
-    model_registry: str | None = option(
-        None,
-        "the registry of models; without it model2chckpt.json",
-        role=PLACE,
-        group=PLACES,
-        env="MODEL_REGISTRY",
-        metavar="FILE",
-    )
-    cache_dir: str = option(
-        CACHE_DIR, "where tokenized texts are kept for all runs", role=PLACE, group=PLACES, metavar="DIR"
-    )
     checkpoints_dir: str | None = option(
         None,
         "where resume points are kept while it trains; without it in the model's folder",
         role=PLACE,
         group=PLACES,
         metavar="DIR",
-    )
-    max_restarts: int = option(
-        3,
-        "give up when Slurm has started the job so often without progress",
-        role=EFFORT,
-        group=SLURM,
-        minimum=1,
-        metavar="TIMES",
     )
     report_to: Literal["none", "tensorboard", "wandb", "mlflow"] = option(
         "none", "also log to this tracker", role=EFFORT, group=OTHER

@@ -175,15 +175,7 @@ class DataTrainingOptions(RestartOptions):
 
 
 @dataclass(kw_only=True)
-class FinetuneLmOptions(
-    RestartOptions,
-    RegistryOptions,
-    CommonOptions,
-    OptimizationOptions,
-    DataTrainingOptions,
-    AdapterOptions,
-    ModelOptions,
-):
+class FinetuneLmOptions(CommonOptions, OptimizationOptions, DataTrainingOptions, AdapterOptions, ModelOptions):
     """The options of finetune_lm.py; dataclasses list the last base first."""
 
     seed: int | None = option(  # type: ignore[assignment]

@@ -36,7 +36,7 @@ def test_tests_mirror_the_packages():
         assert not re.search(r"(?m)^\s*from tests\.(\w+\.)*test_", path.read_text(encoding="utf-8")), path
 
 
-def test_nothing_of_a_workplace_is_in_the_repository():
+def test_no_weights_or_caches_are_tracked():
     tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True)
     if tracked.returncode:
         pytest.skip("not a git checkout")

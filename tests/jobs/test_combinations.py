@@ -49,6 +49,22 @@ def test_without_slurm_the_reason_is_said(login):
     assert "2 never submitted" in login.submit("train", "--langs", "en fr", "--status")
 
 
+def test_without_python_the_reason_is_said(login):
+    """As on a login node before `make setup`, with no load_env.sh."""
+    for name in ("submit_train_jobs.sh", "utils/jobs/job.sh"):
+        copy = login.folder / "elsewhere" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / name, copy)
+    (login.folder / "bin/python").unlink()
+    done = subprocess.run(
+        [login.folder / "elsewhere/submit_train_jobs.sh"], env=login.environment, capture_output=True, text=True
+    )
+    message = (
+        "submit_train_jobs.sh: error: there is no python here; run make setup, or name an environment in load_env.sh"
+    )
+    assert (done.returncode, done.stderr.strip()) == (2, message)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),

@@ -226,6 +226,9 @@ def test_the_ledger_knows_every_task(tmp_path):
     ledger.add("12", Array({0: Work("a", "a"), 2: Work("b", "b")}), manifest)
     ledger.add("13", Array({0: Work("c", "c")}, offset=3), manifest)
     assert list(ledger.tasks()) == [("12_0", "a"), ("12_2", "b"), ("13_0", "c")]
+    with ledger.path.open("a") as file:
+        file.write("11_0\ta line of version 0.1.0\n")
+    assert len(list(ledger.tasks())) == 3
     manifest.unlink()
     assert list(ledger.tasks()) == []
 

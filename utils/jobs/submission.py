@@ -107,7 +107,11 @@ class Ledger:
         if not self.path.is_file():
             return
         for entry in self.path.read_text(encoding="utf-8").splitlines():
-            job, offset, count, name = entry.split("\t")
+            fields = entry.split("\t")
+            if len(fields) != 4:
+                # Version 0.1.0 listed the tasks of grids otherwise.
+                continue
+            job, offset, count, name = fields
             manifest = self.path.with_name(name)
             if not manifest.is_file():
                 continue
@@ -152,7 +156,7 @@ class Submission:
                 job = slurm.submit(self.sbatch(array, self.jobs[-1] if self.jobs else None))
             except RunFailure as failure:
                 self.refused.append(array)
-                print(f"sbatch: {failure}", file=sys.stderr)
+                print(failure, file=sys.stderr)
                 continue
             ledger.add(job, array, manifest)
             self.jobs.append(job)

@@ -8,6 +8,8 @@ from typing import Any
 from utils.errors import Interrupted
 from utils.runs import slurm_job
 from utils.runs.distributed import is_main_process
+from utils.runs.files import now
+from utils.runs.record import RunRecord
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 CANCELLED = "the job was cancelled"
@@ -49,3 +51,18 @@ class StopFlag:
         if self.signum is None and is_main_process() and self.handover.exists():
             self.signum = signal.SIGTERM
         return self.signum or 0
+
+
+def begin_run(path: Path, settings: dict[str, Any], data: dict[str, Any], handover: Path) -> tuple[RunRecord, StopFlag]:
+    """Begin the record of a run and listen for signals; a cancelled job is noted in the record at once.
+
+    Args:
+        path: of run.json.
+        settings: all options, as they go there.
+        data: what the run is about.
+        handover: see `StopFlag`.
+    """
+    record = RunRecord(path, settings, data)
+    stop = StopFlag(handover, lambda: record.write("failed", error=CANCELLED, ended=now()))
+    stop.listen()
+    return record, stop

@@ -10,10 +10,9 @@ from utils.cli.options import DATA, HYPERPARAMETER, MODEL, empty_value, options_
 from utils.data.source import TextSource
 from utils.models.adapters import add_adapters, freeze_encoder, quantization
 from utils.models.registry import ModelSpec, resolve_checkpoint
-from utils.runs.files import now
 from utils.runs.layout import RunLayout
 from utils.runs.record import RunRecord
-from utils.runs.stop import CANCELLED, StopFlag
+from utils.runs.stop import StopFlag, begin_run
 from utils.training.classifier_options import FinetuneOptions
 from utils.training.options import TEXTS_SHOWN, early_stopping, training_arguments
 
@@ -41,9 +40,7 @@ class Run:
 
     def begin(self, record: Path) -> None:
         """Begin to record the run in this file, and to listen for signals."""
-        self.record = RunRecord(record, self.settings, self.data)
-        self.stop = StopFlag(self.layout.handover, lambda: self.record.write("failed", error=CANCELLED, ended=now()))
-        self.stop.listen()
+        self.record, self.stop = begin_run(record, self.settings, self.data, self.layout.handover)
 
 
 @dataclass

@@ -13,10 +13,10 @@ from typing import Any
 from utils.data.text_files import METADATA, TextFile, dataset_name
 from utils.errors import UserError
 from utils.models.registry import ModelSpec, resolve_checkpoint
-from utils.runs.files import now, read_json, sha256_of_file, timestamp, write_text
+from utils.runs.files import read_json, sha256_of_file, timestamp, write_text
 from utils.runs.layout import TEST_ONLY, LmLayout, choose_folder, model_label
 from utils.runs.record import RunRecord, differences
-from utils.runs.stop import CANCELLED, StopFlag
+from utils.runs.stop import StopFlag, begin_run
 from utils.training.lm_options import DRAWN_OPTIONS, FREE_OPTIONS, FinetuneLmOptions
 
 # What is read of the folders that may be given one by one, as this script's own model/ and tokenizer/.
@@ -40,9 +40,8 @@ class Run:
     def begin(self) -> None:
         """Begin to record the run, and to listen for signals; a run that goes on keeps its seed."""
         self.settings["seed"] = self.options.seed = choose_seed(self.options, self.settings, self.data, self.layout)
-        self.record = RunRecord(self.layout.run_json, self.settings, self.data)
-        self.stop = StopFlag(self.layout.handover, lambda: self.record.write("failed", error=CANCELLED, ended=now()))
-        self.stop.listen()
+        layout = self.layout
+        self.record, self.stop = begin_run(layout.run_json, self.settings, self.data, layout.handover)
         write_config(self.layout.config, self.settings)
 
 

@@ -23,7 +23,7 @@ from utils.errors import UserError
 from utils.jobs.batch import TEMPLATES, Batch, SubmitOptions, check_submit_options
 from utils.jobs.experiments import check_config, evaluation_arguments
 from utils.pipeline.config import LANGUAGE, PipelineFile, Subtask
-from utils.runs.files import write_json
+from utils.runs.files import locked, write_json
 
 
 @dataclass(kw_only=True)
@@ -146,18 +146,20 @@ def call(script: str, *arguments: str) -> None:
 
 
 def tabulate(pipeline: PipelineFile) -> None:
-    """Write the results table of all subtasks that have been evaluated, and show it."""
+    """Write the results table of all subtasks that have been evaluated, and show it.
+
+    Subtasks may be jobs that end at the same moment: whoever holds the lock sees all that others have tabulated.
+    """
     from utils.pipeline.results import markdown, results_row, write_results
 
-    by_folder: dict[str, list] = {}
-    for subtask in pipeline.subtasks:
-        row = results_row(subtask)
-        if row is not None:
-            by_folder.setdefault(results_dir(subtask), []).append(row)
-    for folder, rows in by_folder.items():
-        files = write_results(rows, Path(folder))
-        print(markdown(rows), end="")
-        print("\n".join(map(str, files)))
+    for folder in dict.fromkeys(map(results_dir, pipeline.subtasks)):
+        with locked(Path(folder) / ".results.lock"):
+            rows = [results_row(subtask) for subtask in pipeline.subtasks if results_dir(subtask) == folder]
+            found = [row for row in rows if row is not None]
+            files = write_results(found, Path(folder)) if found else []
+        if found:
+            print(markdown(found), end="")
+            print("\n".join(map(str, files)))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import datasets
@@ -18,6 +20,7 @@ from utils.errors import UserError
 from utils.evaluation.metrics import METRICS
 from utils.figures.accuracy import accuracy_figure
 from utils.jobs.experiments import check_config
+from utils.pipeline import results
 from utils.pipeline.config import LABELS, PipelineFile
 from utils.pipeline.results import markdown, parse_logs, results_row
 from utils.runs.files import read_json, write_json
@@ -95,6 +98,38 @@ def test_all_steps_and_one_that_fails(pipeline, inputs, invoke):
         path: path.stat().st_mtime_ns for path in (inputs.folder / "trained").rglob("*") if path.is_file()
     }
     assert len((inputs.folder / "results/results.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_jobs_that_end_at_the_same_moment_lose_no_row(inputs, invoke, monkeypatch):
+    """One has read the results and not yet written the table when the other has its result and writes."""
+    write_news(inputs.folder / "news")
+    tasks = {name: {"model_name": "tfidf", "training_args": {"seed": seed}} for seed, name in enumerate("ab")}
+    path = write(
+        inputs.folder, {"data": {"dataset": "news", "validation_size": 40}, "results_dir": "results", "tasks": tasks}
+    )
+    status, _, errors = invoke(run_pipeline, str(path))
+    assert status == 0, errors
+    (late,) = (inputs.folder / "results/b").rglob("eval/english.json")
+    content = late.read_text()
+    late.unlink()
+    stock, has_read, pipeline = results.write_results, threading.Event(), PipelineFile(path)
+
+    def slowly(rows, folder):
+        if len(rows) == 1:
+            has_read.set()
+            time.sleep(1)
+        return stock(rows, folder)
+
+    monkeypatch.setattr(results, "write_results", slowly)
+    first = threading.Thread(target=run_pipeline.tabulate, args=[pipeline])
+    first.start()
+    assert has_read.wait(30)
+    late.write_text(content)
+    run_pipeline.tabulate(pipeline)
+    first.join()
+    table = (inputs.folder / "results/results.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in table] == ["name", "a", "b"]
 
 
 START = "data: {dataset: x}\ntasks:\n"

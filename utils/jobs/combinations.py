@@ -124,13 +124,12 @@ class Planner:
         """Parse --options as the script does, which refuses what it would refuse; returns its options."""
         chosen = {"model_name": "model", "train_langs": "en", "subfolder": self.options.subfolder or None}
         chosen |= {"output_dir": self.options.output_dir, "models_dir": self.options.models_dir}
+        # Refuses a subfolder that leads out of its folder.
+        RunLayout("model", "en", chosen["subfolder"], self.options.output_dir, self.options.models_dir)
         try:
-            # Checks the subfolder.
-            RunLayout("model", "en", chosen["subfolder"], self.options.output_dir, self.options.models_dir)
             parsed = OptionParser(self.script_options).parse([*self.own_arguments("model", "en"), *self.extra])
         except UserError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"--options: {reason}" if self.extra and "--subfolder" not in reason else reason) from None
+            raise UserError(f"--options: {str(error).splitlines()[0]}" if self.extra else str(error)) from None
         for name, value in chosen.items():
             if getattr(parsed, name) != value:
                 raise UserError(f"--options: --{name} is not for --options; it differs between combinations or folders")

@@ -13,14 +13,16 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.data.source import TextSource, open_texts
-from utils.errors import RunFailure, UserError, nearest
+from utils.errors import Interrupted, RunFailure, UserError, nearest
 from utils.models.model_card import write_classifier_card
-from utils.runs.files import check_writable, read_json
+from utils.runs.files import check_writable
 from utils.runs.layout import RunLayout
+from utils.runs.shapes import read_evaluation, read_record
 from utils.training.classifier_options import EvaluateOptions, card_options, typed_name
 
 
@@ -43,6 +45,12 @@ def main() -> int:
     for lang in langs:
         try:
             print(evaluator.evaluate(lang), flush=True)
+        except Interrupted as stop:
+            left = langs[langs.index(lang) :]
+            raise Interrupted(
+                stop.signum,
+                f"{stop} in the middle of {lang}; the same command evaluates what is left: {' '.join(left)}",
+            ) from None
         except Exception as error:
             # One language's trouble must not cost the results of the others.
             if options.debug:
@@ -50,7 +58,7 @@ def main() -> int:
             failures[lang] = str(error) or type(error).__name__
     if len(failures) < len(langs):
         print(f"metrics      {layout.outputs / 'eval'}\npredictions  {layout.outputs / 'predictions'}")
-        settings = (read_json(layout.run_json) or {}).get("options", {})
+        settings = (read_record(layout.run_json) or {}).get("options", {})
         card = write_classifier_card(layout, card_options(settings))
         print(f"model card   {card}" if card else "model card   left as it is")
     for lang, reason in failures.items():
@@ -72,7 +80,7 @@ def find_trained(options: EvaluateOptions) -> tuple[EvaluateOptions, RunLayout]:
     known = {typed} if options.model_type and layout_of(typed).model.is_dir() else set()
     layout = layout_of(typed_name(options.model_name, options.model_type, known))
     check_trained(layout)
-    trained = (read_json(layout.run_json) or {}).get("options", {})
+    trained = (read_record(layout.run_json) or {}).get("options", {})
     model_type = trained.get("model_type") or "normal"
     if options.model_type not in (None, model_type):
         raise UserError(f"{layout.name} was trained with --model_type {model_type}, not {options.model_type}")
@@ -96,7 +104,7 @@ def choose_langs(options: EvaluateOptions, texts: TextSource) -> list[str]:
 
 def check_trained(layout: RunLayout) -> None:
     """Refuse a model whose training has not come to its end."""
-    record = read_json(layout.run_json)
+    record = read_record(layout.run_json)
     if not (layout.model / "config.json").is_file():
         trained = [path.parent.name for path in layout.model.parent.glob("*/config.json")]
         raise UserError(f"no trained model in {layout.model}; train it with finetune.py{nearest(layout.name, trained)}")
@@ -108,13 +116,17 @@ def skip_evaluated(langs: list[str], layout: RunLayout, texts: TextSource) -> li
     """Return the languages without results on their present test texts; name the others."""
     left = []
     for lang in langs:
-        result = read_json(layout.eval_json(lang)) if layout.predictions_csv(lang).is_file() else None
+        try:
+            result = read_evaluation(layout.eval_json(lang)) if layout.predictions_csv(lang).is_file() else None
+        except UserError as error:
+            print(f"{lang} is evaluated again: {error}", file=sys.stderr)
+            result = None
         try:
             present = texts.provenance("test", [lang])[0]["sha256"] if result else None
         except (UserError, RunFailure):
             present = None
         if present is not None and result.get("data", {}).get("sha256") == present:
-            print(f"{lang}: evaluated already (--force repeats it)")
+            print(f"{lang}: evaluated already, {scores(result)} (--force repeats it)")
         else:
             left.append(lang)
     return left
@@ -182,11 +194,13 @@ class Evaluator:
             task=self.options.task,
             data=self.texts.provenance("test", [lang])[0],
         )
-        low, high = result["confidence_intervals"]["macro_f1"]
-        return (
-            f"{lang}: {len(labels):,} texts, accuracy {result['accuracy']:.3f}, "
-            f"macro F1 {result['macro_f1']:.3f} [{low:.3f}, {high:.3f}], {result['texts_per_second']:.1f} texts/s"
-        )
+        return f"{lang}: {len(labels):,} texts, {scores(result)}, {result['texts_per_second']:.1f} texts/s"
+
+
+def scores(result: dict[str, Any]) -> str:
+    """Return what a line for the user says of a result."""
+    low, high = result["confidence_intervals"]["macro_f1"]
+    return f"accuracy {result['accuracy']:.3f}, macro F1 {result['macro_f1']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Stopped by a signal or killed, the same command goes on where it was.
 """
 
 import contextlib
-import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +26,7 @@ from utils.runs.distributed import is_main_process, leave_process_group
 from utils.runs.files import check_writable, now, timestamp, write_json
 from utils.runs.layout import RunLayout, split_langs
 from utils.runs.resume import check_restarts, clear_results, may_run, only_run, recorded
+from utils.runs.stop import COMPLETE
 from utils.training.classifier_options import FREE_OPTIONS, FinetuneOptions, card_options, resolve_settings, typed_name
 from utils.training.classifier_setup import (
     Prepared,
@@ -75,14 +75,16 @@ def plan(options: FinetuneOptions) -> Run:
     settings = resolve_settings(options, spec)
     if options.do_optimize and settings["num_processes"] > 1:
         raise UserError("--do_optimize: a trial runs in one process; start the same command several times instead")
-    return Run(options, settings, layout, spec, texts, data, registers, langs)
+    run = Run(options, settings, layout, spec, texts, data, registers, langs)
+    run.points.check()
+    return run
 
 
 def train(run: Run) -> None:
     """Train from the data to the saved model, recording in run.json how it went; nothing if that is done already."""
     layout = run.layout
     with only_run(layout) if is_main_process() else contextlib.nullcontext():
-        if not may_run(layout, run.settings, run.data, FREE_OPTIONS, run.options.force):
+        if not may_run(layout, run.points, run.settings, run.data, FREE_OPTIONS, run.options.force):
             print(f"{layout.name} is already complete; --force trains it again")
             return
         run.begin(layout.run_json)
@@ -90,13 +92,15 @@ def train(run: Run) -> None:
             fit(run)
             leave_process_group()
             return
-        with recorded(run.record, layout):
-            check_restarts(run.record, layout.checkpoints, run.options.max_restarts)
+        with recorded(run.record, layout, run.points):
+            check_restarts(run.record, run.points, run.options.max_restarts)
             run.record.write("running")
             summary = fit(run)
             clear_results(layout)
             run.record.write("complete", ended=now())
-            shutil.rmtree(layout.checkpoints, ignore_errors=True)
+            run.stop.phase = COMPLETE
+            if not run.options.keep_checkpoints:
+                run.points.remove()
             print(summary)
             leave_process_group()
         # The run is complete, with a card or without.
@@ -128,7 +132,7 @@ def fit(run: Run) -> str:
         print(describe_start(run, trainer))
 
     if arguments.num_train_epochs:
-        run_trainer(trainer, run.layout.checkpoints, run.options.early_stopping_patience, run.stop)
+        run_trainer(trainer, run.options.early_stopping_patience, run.stop)
     else:
         trainer.state.epoch = 0
         trainer.evaluate()
@@ -148,7 +152,7 @@ def search(run: Run) -> None:
     """Search hyperparameters; any number of processes may work on a study at once, each with a record of its own."""
     run.begin(run.layout.study / f"run-{timestamp()}.json")
     run.stop.phase = "in the middle of a trial, which the same command begins anew"
-    with recorded(run.record, run.layout):
+    with recorded(run.record, run.layout, run.points):
         run.record.write("running")
         summary = run_trials(run)
         run.record.write("complete", ended=now())

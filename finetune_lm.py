@@ -11,7 +11,6 @@ Stopped by a signal or killed, the same command goes on where it was.
 import dataclasses
 import json
 import os
-import shutil
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +24,7 @@ from utils.models.model_card import language_model_card
 from utils.models.registry import ModelSpec, find_checkpoint
 from utils.runs.files import check_writable, now, write_json, write_text
 from utils.runs.resume import check_restarts, only_run, recorded
+from utils.runs.stop import COMPLETE
 from utils.training.lm_options import FinetuneLmOptions, check_options, read_token
 from utils.training.lm_run import Run, choose_layout, fingerprint, is_complete, prepare, provenance, save, saved_folders
 
@@ -40,12 +40,13 @@ def main() -> int:
             print(f"{layout.test_results} is already complete; remove {layout.run_json} to compute it again")
             return 0
         run.begin()
-        with recorded(run.record, layout):
-            check_restarts(run.record, layout.checkpoints, options.max_restarts)
+        with recorded(run.record, layout, run.points):
+            check_restarts(run.record, run.points, options.max_restarts)
             run.record.write("running")
             summary = optimize(run) if options.do_optimize else fit_and_test(run)
             run.record.write("complete", ended=now())
-            shutil.rmtree(layout.checkpoints, ignore_errors=True)
+            run.stop.phase = COMPLETE
+            run.points.remove()
             print(summary)
     return 0
 
@@ -108,13 +109,13 @@ def fit(run: Run, loaded: Any) -> str:
     names = [name for split in ("train", "validation") for name in loss_names(run.options, split)]
     columns = columns_of([*run.text_files.values()], "split", "dataset_name", "epoch", "batch", "loss", *names)
     metrics = RowWriter(layout.metrics, columns)
-    trainer = make_trainer(run.options, loaded, layout.checkpoints, run.stop, record=run.record, metrics=metrics)
+    trainer = make_trainer(run.options, loaded, run.points, run.stop, record=run.record, metrics=metrics)
     print(
         f"{layout.outputs}: {loaded.task}, {len(trainer.train_examples):,} training and "
         f"{len(trainer.validation_examples):,} validation examples, at most {run.options.epochs} epochs, "
         f"seed {run.options.seed}, {run.record.content['device']}"
     )
-    run_trainer(trainer, layout.checkpoints, None, run.stop)
+    run_trainer(trainer, None, run.stop)
     trainer.load_best()
     if run.options.merge_adapter:
         loaded.model = trainer.model.merge_and_unload()
@@ -196,7 +197,7 @@ def optimize(run: Run) -> str:
         trainer = lm_setup.make_trainer(
             lm_setup.with_values(options, values),
             loaded[0],
-            layout.checkpoints,
+            run.points,
             run.stop,
             on_epoch=lambda history: report(len(history.epochs), history.epochs[-1]["validation_loss"]),
             copy_model=True,

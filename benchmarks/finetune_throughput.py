@@ -224,6 +224,7 @@ def this_project(task: str, model: Any, dataset: Any, tokenizer: Any, device: An
     from utils.evaluation.inference import default_token_budget, predict_logits
     from utils.models.attention import use_cpu_dropout
     from utils.models.device import choose_precision
+    from utils.runs.resume_points import ResumePoints
     from utils.runs.stop import StopFlag
     from utils.training.classifier_losses import ClassificationLoss
     from utils.training.classifier_trainer import ClassifierTrainer
@@ -255,6 +256,7 @@ def this_project(task: str, model: Any, dataset: Any, tokenizer: Any, device: An
         group_by_length=True,
         precision=precision,
         token_budget=None,
+        points=ResumePoints(Path(scratch) / "points", "benchmark"),
         stop=StopFlag(Path(scratch) / "handover", lambda: None),
         record=None,
     )

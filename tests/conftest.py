@@ -1,6 +1,7 @@
 """Fixtures: small inputs that the project writes itself, and the scripts run in this process or in others."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from demo.build import build, build_corpus, build_model, make_texts
 from tests.factories import REAL_CORPUS, Inputs, skip
 from utils.cli.script import run_script
+from utils.runs.stop import STOP_SIGNALS
 
 # Processes that share a core wait for each other's threads; and equal numbers take equally many threads.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -84,8 +86,11 @@ def invoke(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 
     def run(script: ModuleType, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *map(str, arguments)])
+        handlers = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
         with pytest.raises(SystemExit) as end:
             run_script(script.main)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
         output = capsys.readouterr()
         return end.value.code, output.out, output.err
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.factories import FAST, Inputs, skip
 from tests.processes import finish, start
-from utils.runs.resume import last_resume_point
+from utils.runs.resume_points import ResumePoints
 
 COMMAND = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "4", "--batch_size", "4"]
 
@@ -83,7 +83,7 @@ def stopped(small, tmp_path_factory):
             job.send_signal(signal.SIGTERM)
             break
     job.communicate(timeout=120)
-    assert len(list((folder / "models/tiny-en/checkpoints").iterdir())) == 2
+    assert len(list((folder / "models/tiny-en/checkpoints").glob("checkpoint-*"))) == 2
     return made
 
 
@@ -91,7 +91,18 @@ def cut_short(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 HARMS = {
+    "config.json": lambda path: path.write_text(""),
+    "training_args.bin": flip_a_bit,
+    "scheduler.pt with a flipped bit": flip_a_bit,
+    "model.safetensors with a flipped bit": flip_a_bit,
+    "resume_point.json": Path.unlink,
     "model.safetensors": cut_short,
     "optimizer.pt": lambda path: path.write_bytes(b"garbage"),
     "scheduler.pt": Path.unlink,
@@ -108,9 +119,12 @@ HARMS = {
 def test_a_corrupt_resume_point_is_none(stopped, tmp_path, name):
     checkpoints = tmp_path / "checkpoints"
     shutil.copytree(stopped.folder / "models/tiny-en/checkpoints", checkpoints)
-    assert last_resume_point(checkpoints).name == "checkpoint-24"
+    assert ResumePoints(checkpoints, "./tiny-en").last().name == "checkpoint-24"
     HARMS[name](checkpoints / "checkpoint-24" / name.partition(" ")[0])
-    assert last_resume_point(checkpoints).name == "checkpoint-12"
+    points = ResumePoints(checkpoints, "./tiny-en")
+    assert points.last().name == "checkpoint-12"
+    assert points.remove_unsound() == ["checkpoint-24"]
+    assert not (checkpoints / "checkpoint-24").exists()
 
 
 @pytest.mark.slow
@@ -118,5 +132,5 @@ def test_a_run_goes_on_from_the_resume_point_before_a_corrupt_one(stopped):
     newest = stopped.folder / "models/tiny-en/checkpoints/checkpoint-24"
     cut_short(newest / "optimizer.pt")
     output = finish(start("finetune.py", *COMMAND, cwd=stopped.folder, **stopped.environment))
-    assert "removed checkpoint-24, which was not written to its end or has been damaged" in output
+    assert "removed checkpoint-24, which was not written to its end, has been damaged" in output
     assert "going on from models/tiny-en/checkpoints/checkpoint-12" in output

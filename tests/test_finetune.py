@@ -4,13 +4,14 @@ import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 import finetune
 from tests.factories import FAST
-from tests.processes import finish, start
+from tests.processes import finish, start, stop_at
 from utils.runs.files import read_json, sha256_of_file
 from utils.training.options import prepare_tracker
 
@@ -179,15 +180,57 @@ def test_no_epochs_save_the_pretrained_model_with_a_new_head(inputs, invoke):
 
 
 @pytest.mark.slow
-def test_resume_points_elsewhere(inputs, invoke, monkeypatch):
-    from utils.training import trainer
+def test_resume_points_elsewhere(inputs, invoke):
+    command = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "3", "--subfolder", "s"]
+    command += ["--checkpoints_dir", "elsewhere"]
+    folder = inputs.folder / "elsewhere/s/tiny-en/checkpoints"
+    assert invoke(finetune, *command, "--keep_checkpoints")[0] == 0
+    kept = sorted(path.name for path in folder.glob("checkpoint-*"))
+    assert "checkpoint-18" in kept and len(kept) <= 2, "the last and the best"
+    assert invoke(finetune, *command, "--force")[0] == 0
+    assert list((inputs.folder / "elsewhere").iterdir()) == [], "no empty folders are left"
 
-    kept = []
-    monkeypatch.setattr(trainer, "remove_incomplete", lambda folder: kept.append(folder) or [])
-    command = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "1", "--subfolder", "s"]
+
+@pytest.mark.slow
+def test_resume_points_that_would_lie_among_other_files(inputs, invoke):
+    """Each of these deleted the saved model, the results, or what somebody else had put there."""
+    command = ["--model_name", "tiny", "--train_langs", "en", *FAST, "--num_epochs", "1"]
+    for place in ("models", "outputs", "./models/", str(inputs.folder / "outputs")):
+        status, _, errors = invoke(finetune, *command, "--checkpoints_dir", place)
+        assert status == 2 and "--checkpoints_dir" in errors and errors.count("\n") == 1, errors
+    foreign = [Path("elsewhere/tiny-en/thesis.tex"), Path("elsewhere/tiny-en/checkpoints-of-mine/x")]
+    for path in foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
     assert invoke(finetune, *command, "--checkpoints_dir", "elsewhere")[0] == 0
-    assert [str(folder) for folder in kept] == ["elsewhere/s/tiny-en"]
-    assert not (inputs.folder / "elsewhere/s/tiny-en").exists()
+    assert all(path.read_text() == "mine" for path in foreign)
+    assert not Path("elsewhere/tiny-en/checkpoints").exists()
+    mine = Path("elsewhere/tiny-en/checkpoints/checkpoint-3/model.safetensors")
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    status, _, errors = invoke(finetune, *command, "--checkpoints_dir", "elsewhere", "--force")
+    assert status == 2 and "not resume points of this version" in errors
+    assert mine.read_text() == "mine"
+    assert Path("models/tiny-en/model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_linked_folder_of_resume_points(inputs, invoke):
+    """It was unlinked instead of emptied, and --force with other options saved the old model under the new record."""
+    scratch, link = inputs.folder / "scratch", inputs.folder / "models/tiny-en/checkpoints"
+    scratch.mkdir()
+    link.parent.mkdir(parents=True)
+    link.symlink_to(scratch)
+    command = ["--model_name", "tiny", "--train_langs", "en", *FAST]
+    status, output = stop_at(inputs, "epoch 1.5", signal.SIGTERM, "--seed", "7")
+    assert status == 128 + signal.SIGTERM, output
+    assert list(scratch.glob("checkpoint-*"))
+    for more in (["--force"], ["--subfolder", "fresh"]):
+        status, output, errors = invoke(finetune, *command, *more)
+        assert status == 0 and "going on" not in output, errors
+    assert link.is_symlink() and list(scratch.iterdir()) == []
+    models = [Path("models", sub, "tiny-en/model.safetensors").read_bytes() for sub in ("", "fresh")]
+    assert models[0] == models[1]
 
 
 @pytest.mark.slow

@@ -157,7 +157,9 @@ def test_seeds_of_two_databases_are_one_group(tmp_path, invoke, monkeypatch):
         options = settings_of(FinetuneOptions) | {"seed": seed, "language_database": f"{folder}/language-database.json"}
         options |= {name: f"{folder}/{name}" for name in ("output_dir", "models_dir", "checkpoints_dir", "subfolder")}
         outputs = tmp_path / "outputs" / folder / "tiny-en"
-        write_json(outputs / "run.json", {"options": options, "data": {"files": FILES}, "seed": seed})
+        write_json(
+            outputs / "run.json", {"status": "complete", "options": options, "data": {"files": FILES}, "seed": seed}
+        )
         matrix = [[3, 1], [0, 4]]
         scores = dict.fromkeys(("accuracy", "precision", "recall", "micro_f1", "macro_f1", "weighted_f1"), 0.5)
         result = {"model": "tiny", "train_langs": "en", "eval_lang": "fr", "registers": ["IN", "OP"]}

@@ -55,7 +55,9 @@ def test_attention_and_its_gradients_equal_the_plain_formula(monkeypatch, masked
     monkeypatch.setattr(attention, "keep_mask", lambda *_: next(draws))
     # Exact in float64, so that the formula is tested and not the rounding.
     monkeypatch.setattr(attention, "_shares", exact_shares)
-    output, _ = attention_forward(torch.nn.Module(), query, key, value, given, dropout=0.3, scaling=0.5)
+    output, _ = attention_forward(
+        torch.nn.Module(), query, key, value, given, dropout=0.3, scaling=0.5, is_causal=False
+    )
     weight = torch.randn_like(output)
     gradients = torch.autograd.grad((output * weight).sum(), (query, key, value))
 

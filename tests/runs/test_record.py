@@ -1,29 +1,38 @@
 """run.json, and what makes a run another run."""
 
+import signal
+import time
+
 import pytest
 
 from utils.runs import record as record_module
+from utils.runs import stop as stop_module
 from utils.runs.files import read_json
-from utils.runs.record import RunRecord, differences
+from utils.runs.record import differences
+from utils.runs.stop import STOP_SIGNALS, begin_run
 
 
-def test_a_record_that_a_signals_handler_writes_meanwhile_stays(tmp_path, monkeypatch):
-    """The handler comes between the choice of the text and the rename that would bring back what was true before."""
-    path = tmp_path / "run.json"
-    record = RunRecord(path, {"seed": 1}, {"files": []})
-    record.write("running")
-    stock, interruptions = record_module.write_json, [1]
+def test_a_cancelled_job_is_noted_although_the_record_is_being_written(tmp_path, monkeypatch):
+    """SIGTERM comes between the choice of the text and the rename that would bring back what was true before."""
+    monkeypatch.setattr(stop_module.slurm_job, "was_cancelled", lambda: True)
+    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    record, stop = begin_run(tmp_path / "run.json", {"seed": 1}, {"files": []}, tmp_path / "handover")
+    stop.training = True
+    stock, signals = record_module.write_json, [signal.SIGTERM]
 
     def interrupted(target, content):
-        if interruptions:
-            interruptions.pop()
-            record.write("failed", error="the job was cancelled")
+        if signals:
+            signal.raise_signal(signals.pop())
+            time.sleep(0.1)
         stock(target, content)
 
     monkeypatch.setattr(record_module, "write_json", interrupted)
     record.progress(1.5, best_macro_f1=0.5)
-    content = read_json(path)
+    record.settle()
+    content = read_json(record.path)
     assert (content["status"], content["error"], content["epoch"]) == ("failed", "the job was cancelled", 1.5)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.mark.parametrize(

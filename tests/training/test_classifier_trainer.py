@@ -8,7 +8,6 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 import finetune
 from tests.factories import FAST, small_model_without_dropout
-from utils.runs.resume import is_complete, last_resume_point, remove_incomplete
 from utils.training import classifier_setup, classifier_trainer
 from utils.training.classifier_losses import ClassificationLoss, balanced_class_weights
 
@@ -239,7 +238,8 @@ def test_schedule_and_weight_decay_are_those_asked_for(inputs, invoke, observed)
     assert {group["weight_decay"] for group in observed["trainer"].optimizer.param_groups} == {0, 0.5}
 
 
-def test_without_num_epochs_the_model_sees_50000_texts(inputs, invoke, monkeypatch):
+@pytest.mark.parametrize(("more", "expected"), [([], 20), (["--max_epochs", "5000"], -(-50_000 // 48))])
+def test_without_num_epochs_the_model_sees_50000_texts(inputs, invoke, monkeypatch, more, expected):
     seen = {}
 
     def stop(options, *_, num_epochs, **__):
@@ -247,9 +247,9 @@ def test_without_num_epochs_the_model_sees_50000_texts(inputs, invoke, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(classifier_setup, "training_arguments", stop)
-    status, _, _ = invoke(finetune, "--model_name", "tiny", "--train_langs", "en")
+    status, _, _ = invoke(finetune, "--model_name", "tiny", "--train_langs", "en", *more)
     assert status == 130
-    assert seen["epochs"] == -(-50_000 // 48)
+    assert seen["epochs"] == expected
     record = json.loads((inputs.folder / "outputs/tiny-en/run.json").read_text())
     assert record["status"] == "failed"
 
@@ -278,24 +278,3 @@ def test_a_resume_point_is_saved_when_it_is_due(inputs, invoke, monkeypatch):
     monkeypatch.setattr(StopCallback, "SAVE_SECONDS", 0)
     train(invoke, *FAST)
     assert saved == list(range(1, 13)), "after every step of 2 epochs of 6"
-
-
-def test_half_written_resume_points_do_not_count(tmp_path, inputs, invoke, monkeypatch):
-    from utils.runs import resume
-
-    monkeypatch.setattr(resume.shutil, "rmtree", lambda *_, **__: None)
-    train(invoke, *FAST)
-    checkpoints = inputs.folder / "models/tiny-en/checkpoints"
-    newest = last_resume_point(checkpoints)
-    assert newest.name == "checkpoint-12"
-    monkeypatch.undo()
-    for damage in ("trainer_state.json", "optimizer.pt", "model.safetensors"):
-        content = (newest / damage).read_bytes()
-        (newest / damage).write_bytes(content[: len(content) // 3])
-        assert not is_complete(newest)
-        assert last_resume_point(checkpoints).name == "checkpoint-6"
-        (newest / damage).write_bytes(content)
-    assert is_complete(newest)
-    (newest / "trainer_state.json").unlink()
-    assert remove_incomplete(checkpoints) == ["checkpoint-12"]
-    assert not newest.exists()

@@ -3,7 +3,7 @@
 import pytest
 from transformers import TrainingArguments
 
-from utils.runs.resume import read_history
+from utils.runs.resume_points import read_history
 from utils.training.classifier_trainer import ClassifierHistory
 from utils.training.lm_trainer import LmHistory, lm_training_arguments
 from utils.training.options import TrainingOptions, training_arguments

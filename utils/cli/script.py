@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from utils.errors import Interrupted, RunFailure, UserError
 from utils.runs.distributed import end_process, is_main_process, let_the_first_speak
+from utils.runs.stop import end_on_signals, name_of
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -27,6 +28,7 @@ def run_script(main: Callable[[], int | None], script: str | None = None) -> NoR
     """
     script = script or Path(sys.argv[0]).name
     debug = "--debug" in sys.argv
+    end_on_signals()
     try:
         status = main() or 0
     except UserError as error:
@@ -37,7 +39,7 @@ def run_script(main: Callable[[], int | None], script: str | None = None) -> NoR
     except Interrupted as stop:
         status = _report(script, str(stop), 128 + stop.signum, debug, word="stopped")
     except KeyboardInterrupt:
-        status = _report(script, "interrupted from the keyboard", 128 + signal.SIGINT, debug, word="stopped")
+        status = _report(script, name_of(signal.SIGINT), 128 + signal.SIGINT, debug, word="stopped")
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         message = f"{type(error).__name__}: {lines[0] if lines else ''} (--debug shows the traceback)"

@@ -7,7 +7,7 @@ from utils.data.language_database import open_task
 from utils.data.source import TextSource
 from utils.errors import RunFailure, UserError
 from utils.evaluation.results import RunResults, load_predictions, order_langs
-from utils.runs.files import read_json
+from utils.runs.shapes import read_record
 
 # Texts of each evaluation, and characters of each text.
 NUM_EXAMPLES = 5
@@ -35,7 +35,7 @@ class TestTexts:
             UserError: if they are not there, or have changed since.
         """
         result = run.evaluations[lang]
-        options = (read_json(run.folder / "run.json") or {}).get("options", {})
+        options = (read_record(run.folder / "run.json") or {}).get("options", {})
         task = result.get("task")
         key = (lang, task, options.get("model_type"), str(options.get("dataset"))) if task else (lang,)
         if key not in self.loaded:

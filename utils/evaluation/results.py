@@ -16,8 +16,9 @@ from utils.evaluation.metrics import (
     per_register_metrics,
     summary_metrics,
 )
-from utils.runs.files import atomic_path, read_json, write_json
+from utils.runs.files import atomic_path, write_json
 from utils.runs.layout import RunLayout
+from utils.runs.shapes import read_evaluation, read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,9 +78,6 @@ def write_evaluation(
     return result
 
 
-REQUIRED = ("model", "train_langs", "eval_lang", "registers", "confusion_matrix", "per_register", *METRICS)
-
-
 @dataclass
 class RunResults:
     """All evaluations of one trained model.
@@ -132,13 +130,15 @@ def load_run(folder: Path) -> RunResults | None:
         return None
     evaluations = {}
     for path in files:
-        content = read_json(path)
-        missing = [key for key in REQUIRED if not isinstance(content, dict) or key not in content]
-        if missing:
-            raise UserError(f"{path}: no evaluation result ({missing[0]!r} is missing); remove it or evaluate again")
+        content = read_evaluation(path)
+        if content is None:
+            continue
+        # Results of earlier versions lack what was added since.
+        values = summary_metrics(np.array(content["confusion_matrix"]))
+        content = {name: float(value) for name, value in values.items()} | content
         evaluations[content["eval_lang"]] = content
     first = next(iter(evaluations.values()))
-    record = read_json(folder / "run.json") or {}
+    record = read_record(folder / "run.json") or {}
     return RunResults(
         folder,
         first["model"],

@@ -11,7 +11,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.results import RunResults, load_run, order_langs
-from utils.runs.files import read_json
+from utils.runs.shapes import read_record
 
 
 @dataclass
@@ -46,7 +46,7 @@ def find_groups(base_dir: Path, free: Collection[str]) -> list[SeedGroup]:
     groups: dict[str, dict[int, RunResults]] = {}
     settings: dict[str, list[dict[str, Any]]] = {}
     for folder in sorted(path.parent for path in base_dir.rglob("eval") if path.is_dir()):
-        run, record = load_run(folder), read_json(folder / "run.json") or {}
+        run, record = load_run(folder), read_record(folder / "run.json") or {}
         if run is None or not {"options", "data", "seed"} <= set(record):
             continue
         options = {name: value for name, value in record["options"].items() if name not in {*free, "seed"}}

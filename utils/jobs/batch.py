@@ -15,8 +15,9 @@ from utils.jobs import slurm
 from utils.jobs.status import JobStatus, status_table
 from utils.jobs.submission import Array, Ledger, Submission, Work, make_arrays
 from utils.jobs.templates import fill_template
-from utils.runs.files import atomic_path, read_json, timestamp, write_json
+from utils.runs.files import atomic_path, timestamp, write_json
 from utils.runs.layout import RunLayout
+from utils.runs.shapes import read_record
 
 TEMPLATES = PROJECT / "jobs" / "templates"
 # Every template must have these; the scripts fill others in besides.
@@ -131,7 +132,7 @@ class Batch:
                 finished=self.is_complete(job),
                 queued=queue.get(tasks.get(job.name, ""), ""),
                 task=tasks.get(job.name),
-                record=read_json(job.layout.run_json) or {},
+                record=read_record(job.layout.run_json) or {},
                 log=job.layout.outputs / "train.txt",
             )
             for job in self.jobs

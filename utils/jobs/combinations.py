@@ -18,10 +18,10 @@ from utils.jobs.options import ALL, EvalJobOptions, TrainJobOptions
 from utils.jobs.status import JobStatus
 from utils.jobs.submission import Ledger, Work
 from utils.models.registry import ModelSpec, find_model, load_registry, registry_path
-from utils.runs.files import read_json
 from utils.runs.layout import RunLayout, check_lang, split_langs
 from utils.runs.record import differences
 from utils.runs.resume import is_trained
+from utils.runs.shapes import read_record
 from utils.training.classifier_options import (
     FREE_OPTIONS,
     EvaluateOptions,
@@ -190,7 +190,8 @@ class Planner:
     def statuses(self) -> list[JobStatus]:
         """Return the status of each combination; `read_queue` comes first."""
         return [
-            self.status(combination, read_json(combination.layout.run_json) or {}) for combination in self.combinations
+            self.status(combination, read_record(combination.layout.run_json) or {})
+            for combination in self.combinations
         ]
 
     def status(self, combination: Combination, record: dict[str, Any], **more: Any) -> JobStatus:
@@ -260,7 +261,7 @@ class TrainPlanner(Planner):
         """Return what becomes of each combination."""
         plan = Plan()
         for combination in self.combinations:
-            record = read_json(combination.layout.run_json)
+            record = read_record(combination.layout.run_json)
             if not self.options.force and is_trained(record, combination.layout):
                 found = self.differences(combination, record)
                 if found:
@@ -277,13 +278,15 @@ class TrainPlanner(Planner):
         """Return the status of a training."""
         return super().status(combination, record, finished=record.get("status") == "complete")
 
-    def differences(self, combination: Combination, record: dict[str, Any]) -> list[str]:
+    def differences(self, combination: Combination, record: dict[str, Any] | None) -> list[str]:
         """Return the options in which a complete run differs from the one that is asked for.
 
         The number of processes is known in the job alone.
         """
         options = replace(self.script, model_name=combination.layout.model_name, train_langs=combination.langs)
-        return differences(record, resolve_settings(options, combination.spec), None, FREE_OPTIONS | {"num_processes"})
+        return differences(
+            record or {}, resolve_settings(options, combination.spec), None, FREE_OPTIONS | {"num_processes"}
+        )
 
     def more_arguments(self, combination: Combination) -> list[str]:
         """Return where texts and models are."""
@@ -343,7 +346,7 @@ class EvalPlanner(Planner):
             if not combination.missing:
                 (plan.queued if combination.waiting else plan.complete).append(combination)
                 continue
-            trained = is_trained(read_json(combination.layout.run_json), combination.layout)
+            trained = is_trained(read_record(combination.layout.run_json), combination.layout)
             task = self.training.get(combination.name)
             combination.awaited = task if task in self.queue and not trained else None
             (plan.work if trained or combination.awaited else plan.untrained).append(combination)

@@ -18,8 +18,8 @@ from utils.errors import UserError, nearest
 from utils.jobs import batch
 from utils.jobs.batch import SubmitOptions, check_submit_options
 from utils.models.registry import find_model, load_registry
-from utils.runs.files import read_json
 from utils.runs.layout import RunLayout, check_lang, split_langs
+from utils.runs.shapes import read_result
 from utils.training.classifier_options import EvaluateOptions, FinetuneOptions, typed_name
 
 
@@ -169,7 +169,7 @@ def is_complete(job: Experiment) -> bool:
     Raises:
         UserError: if it was made with other options.
     """
-    result = read_json(job.result_json)
+    result = read_result(job.result_json)
     if result is None:
         return False
     before = result["config"]

@@ -18,8 +18,8 @@ from utils.cli.values import merge, nested
 from utils.errors import UserError, nearest
 from utils.evaluation.metrics import METRICS
 from utils.jobs.experiments import Experiment, check_config
-from utils.runs.files import read_json
 from utils.runs.layout import check_lang, split_langs
+from utils.runs.shapes import read_result
 from utils.training.classifier_options import FinetuneOptions
 
 # Longer names of permutations are cut, and told apart by a hash.
@@ -140,7 +140,7 @@ def results_table(jobs: list[Experiment], grid: Grid) -> list[dict[str, Any]]:
     """Return a row per complete job: what it is, its parameters, its validation metrics, those of every language."""
     rows = []
     for job in jobs:
-        result = read_json(job.result_json)
+        result = read_result(job.result_json)
         if result is None:
             continue
         row: dict[str, Any] = {"model": job.config["model_name"], "train_langs": job.config["train_langs"]}

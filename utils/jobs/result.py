@@ -15,7 +15,8 @@ from utils.cli.script import run_script
 from utils.errors import RunFailure
 from utils.evaluation.metrics import METRICS
 from utils.jobs.experiments import Experiment
-from utils.runs.files import now, read_json, write_json
+from utils.runs.files import now, write_json
+from utils.runs.shapes import read_evaluation, read_record, read_report
 from utils.training.classifier_options import FinetuneOptions
 
 
@@ -43,9 +44,11 @@ def write_result(job: Experiment) -> None:
     Raises:
         RunFailure: if one of them has not come to its end.
     """
-    layout, record = job.layout, read_json(job.layout.run_json) or {}
-    trained, evaluations = read_json(layout.train_json), {x: read_json(layout.eval_json(x)) for x in job.eval_langs}
-    missing = [lang for lang, result in evaluations.items() if result is None]
+    layout, record = job.layout, read_record(job.layout.run_json) or {}
+    trained = read_report(layout.train_json)
+    found = {lang: read_evaluation(layout.eval_json(lang)) for lang in job.eval_langs}
+    evaluations = {lang: result for lang, result in found.items() if result is not None}
+    missing = [lang for lang in found if lang not in evaluations]
     if record.get("status") != "complete" or trained is None or missing:
         raise RunFailure(f"{job.name} is not complete: {layout.outputs} lacks {', '.join(missing) or 'the training'}")
     best = next(epoch for epoch in trained["epochs"] if epoch["epoch"] == trained["best_epoch"])

@@ -9,6 +9,12 @@ from torch.autograd.function import FunctionCtx
 from utils.models.dropout import CpuDropout, keep_mask
 
 ATTENTION = "cpu_dropout"
+# Keywords that models pass on and that the stock attention does not read either; `is_causal` is read here too.
+WITHOUT_EFFECT = (
+    *("is_causal", "position_ids", "output_attentions", "output_hidden_states", "use_cache", "return_dict"),
+    # Of ModernBERT, whose windows are in the mask.
+    *("sliding_window", "deterministic"),
+)
 
 
 class _Attention(torch.autograd.Function):
@@ -75,22 +81,29 @@ def attention_forward(
         query: shape [batch, heads, length, head size]; key and value alike.
         key: see `query`.
         value: see `query`.
-        attention_mask: True where to look, or a number to add, shape [batch, 1, length or 1, length].
+        attention_mask: True where to look, or a number to add, shape [batch or 1, heads or 1, length or 1, length].
         dropout: rate; without it the fused kernel is used.
         scaling: factor of the scores.
-        kwargs: passed to the fused kernel.
+        kwargs: passed to the fused kernel, which is used too if one of them has a value that is not known to leave
+            the result as it is.
 
     Returns:
         The output, shape [batch, length, heads, head size], and None for the weights.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    causal = attention_mask is None and kwargs.get("is_causal", getattr(module, "is_causal", False))
-    if dropout == 0 or query.device.type != "cpu" or causal or key.shape[1] != query.shape[1]:
+    causal = kwargs.get("is_causal")
+    causal = attention_mask is None and (getattr(module, "is_causal", True) if causal is None else causal)
+    unknown = any(value is not None for name, value in kwargs.items() if name not in WITHOUT_EFFECT)
+    mask_learns = attention_mask is not None and attention_mask.requires_grad
+    grouped = key.shape[1] != query.shape[1]
+    if dropout == 0 or query.device.type != "cpu" or causal or unknown or mask_learns or grouped:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if attention_mask is not None:
+        attention_mask = attention_mask.expand(len(query), -1, -1, -1)
     output = _Attention.apply(query.contiguous(), key.contiguous(), value.contiguous(), attention_mask, dropout, scale)
     return output.transpose(1, 2).contiguous(), None
 

@@ -8,9 +8,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from utils.errors import UserError
 from utils.models.registry import ModelSpec
-from utils.runs.files import locked, read_json, write_text
+from utils.runs.files import locked, write_text
 from utils.runs.layout import RunLayout
+from utils.runs.shapes import read_evaluation, read_record, read_report
 
 # A card with this line is written anew after every evaluation; without it, it is the user's.
 MARK = "<!-- Written by register-finetuning; remove this line to keep your own changes. -->"
@@ -31,10 +33,14 @@ def write_classifier_card(layout: RunLayout, hyperparameters: Collection[str]) -
     with locked(layout.outputs / ".card.lock"):
         if not is_ours(path):
             return None
-        evaluations = [read_json(file) for file in sorted((layout.outputs / "eval").glob("[!.]*.json"))]
-        record, report = read_json(layout.run_json) or {}, read_json(layout.train_json) or {}
         try:
+            files = sorted((layout.outputs / "eval").glob("[!.]*.json"))
+            evaluations = [result for file in files if (result := read_evaluation(file))]
+            record, report = read_record(layout.run_json) or {}, read_report(layout.train_json) or {}
             write_text(path, classifier_card(layout, record, report, evaluations, hyperparameters))
+        except UserError as error:
+            print(f"no model card: {error}", file=sys.stderr)
+            return None
         except (OSError, KeyError) as error:
             # The results are safe; a card is no reason to fail.
             reason = (

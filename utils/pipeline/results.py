@@ -8,8 +8,9 @@ from utils.figures.accuracy import accuracy_figure
 from utils.figures.curves import curves
 from utils.figures.style import save_figure
 from utils.pipeline.config import LANGUAGE, Subtask
-from utils.runs.files import read_json, write_text
-from utils.runs.resume import last_resume_point, read_history
+from utils.runs.files import write_text
+from utils.runs.resume_points import read_history
+from utils.runs.shapes import read_evaluation, read_report
 
 EPOCH_COLUMNS = ("epoch", "loss", "learning_rate", "seconds")
 VALIDATION_COLUMNS = ("loss", "accuracy", "macro_f1")
@@ -18,10 +19,10 @@ VALIDATION_COLUMNS = ("loss", "accuracy", "macro_f1")
 def epochs_of(subtask: Subtask) -> list[dict[str, Any]]:
     """Return the epochs of a subtask: of its training, or as far as it has come those of its newest resume point."""
     layout = subtask.layout
-    report = read_json(layout.train_json)
+    report = read_report(layout.train_json)
     if report is not None:
         return report["epochs"]
-    point = last_resume_point(layout.checkpoints)
+    point = layout.points().last()
     return read_history(point)["epochs"] if point else []
 
 
@@ -42,7 +43,7 @@ def parse_logs(subtask: Subtask) -> list[Path]:
 def results_row(subtask: Subtask) -> dict[str, Any] | None:
     """Return a subtask's line of the results table; None if it has not been evaluated."""
     layout = subtask.layout
-    report, test = read_json(layout.train_json), read_json(layout.eval_json(LANGUAGE))
+    report, test = read_report(layout.train_json), read_evaluation(layout.eval_json(LANGUAGE))
     if report is None or test is None:
         return None
     best = next(epoch for epoch in report["epochs"] if epoch["epoch"] == report["best_epoch"])

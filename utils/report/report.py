@@ -7,7 +7,8 @@ from typing import Any
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.results import RunResults, order_langs
 from utils.figures.names import Names
-from utils.runs.files import read_json, write_text
+from utils.runs.files import write_text
+from utils.runs.shapes import read_record, read_report
 
 TEMPLATES = Path(__file__).resolve().parent
 # What a run's page says of it, from run.json and train.json; the rest is in the files themselves.
@@ -80,7 +81,7 @@ def report_data(
 
 
 def _run_data(run: RunResults, reliabilities: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    record, report = (read_json(run.folder / name) or {} for name in ("run.json", "train.json"))
+    record, report = read_record(run.folder / "run.json") or {}, read_report(run.folder / "train.json") or {}
     return {
         "name": run.name,
         "model": run.model,

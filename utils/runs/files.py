@@ -5,6 +5,7 @@ and a killed job never loses a result that existed.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +22,12 @@ UMASK = os.umask(0)
 os.umask(UMASK)
 # Where tokenized texts and converted checkpoints are kept for all runs.
 CACHE_DIR = ".cache"
+# In the names of temporary files.
+UNFINISHED = ".unfinished"
+# From making a temporary file to locking it.
+MAKING_SECONDS = 5
+# Folders in which this process has looked for what killed writers have left.
+_swept: set[Path] = set()
 
 
 def check_writable(*folders: Path) -> None:
@@ -36,18 +43,52 @@ def check_writable(*folders: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the folder of `path`; rename it to `path` when the block ends without an error."""
+    """Give a temporary path in the folder of `path`; rename it to `path` when the block ends without an error.
+
+    What killed writers have left in the folder is removed, once per process.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=path.suffix)
-    os.close(handle)
+    remove_remains(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f"{UNFINISHED}{path.suffix}")
     temporary = Path(name)
     try:
+        # Held until the end of the process at the latest, so that others can tell whether the writer lives.
+        _try_lock(handle)
         yield temporary
         temporary.chmod(0o666 & ~UMASK)
         temporary.replace(path)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _try_lock(handle: int) -> bool | None:
+    """Take the lock of an open file; False if another process holds it, None where there are no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove temporary files of writers that have been killed; those of living ones stay.
+
+    A file is taken for abandoned if its writer no longer locks it; where the file system has no locks, after a day.
+    """
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    for remains in folder.glob(f".*{UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            age = time.time() - remains.stat().st_mtime
+            with remains.open("rb") as file:
+                locked_by_us = _try_lock(file.fileno())
+                if (locked_by_us and age > MAKING_SECONDS) or (locked_by_us is None and age > 86_400):
+                    remains.unlink()
 
 
 @contextlib.contextmanager
@@ -87,8 +128,12 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, advice: str = "remove or repair the file") -> Any:
     """Read a JSON file; None if it does not exist.
+
+    Args:
+        path: of the file.
+        advice: what to do about a damaged one.
 
     Raises:
         UserError: if it is not JSON, naming the line.
@@ -97,10 +142,13 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply; {advice}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
     except ValueError as error:
-        raise UserError(
-            f"{path}, line {getattr(error, 'lineno', '?')}: not valid JSON; remove or repair the file"
-        ) from None
+        line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise UserError(f"{path}{line}: not valid JSON; {advice}") from None
 
 
 def sha256_of_file(path: Path) -> str:

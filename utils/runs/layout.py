@@ -10,8 +10,10 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.runs import slurm_job
-from utils.runs.files import is_held, read_json, timestamp
+from utils.runs.files import is_held, timestamp
 from utils.runs.record import differences
+from utils.runs.resume_points import ResumePoints
+from utils.runs.shapes import read_record
 
 
 def split_langs(train_langs: str) -> list[str]:
@@ -64,6 +66,20 @@ class RunLayout:
         below = Path(self.subfolder or ".")
         if below.is_absolute() or ".." in below.parts:
             raise UserError(f"--subfolder must be a folder below the output folder, got {self.subfolder!r}")
+        self._check_overlap()
+
+    def _check_overlap(self) -> None:
+        """Refuse resume points in the folder of results or models, where they would be taken for these."""
+        if self.checkpoints_dir is not None:
+            for option, name in (("output_dir", self.output_dir), ("models_dir", self.models_dir)):
+                if Path(self.checkpoints_dir).resolve() == Path(name).resolve():
+                    raise UserError(f"--checkpoints_dir {self.checkpoints_dir} is --{option} too; give another folder")
+        points = self.checkpoints.resolve()
+        for folder in (self.outputs.resolve(), self.model.resolve()):
+            if points == folder or points in folder.parents:
+                raise UserError(
+                    f"the resume points' folder {self.checkpoints} holds {folder}; give another --checkpoints_dir"
+                )
 
     @property
     def name(self) -> str:
@@ -85,7 +101,11 @@ class RunLayout:
         """Where the resume points are while the model trains."""
         if self.checkpoints_dir is None:
             return self.model / "checkpoints"
-        return Path(self.checkpoints_dir) / (self.subfolder or "") / self.name
+        return Path(self.checkpoints_dir) / (self.subfolder or "") / self.name / "checkpoints"
+
+    def points(self, identity: str | None = None) -> ResumePoints:
+        """Return the resume points of the run with this identity, or of any."""
+        return ResumePoints(self.checkpoints, f"{self.subfolder or '.'}/{self.name}", identity, self.checkpoints_dir)
 
     @property
     def lock_file(self) -> Path:
@@ -168,6 +188,10 @@ class LmLayout:
         """Held by the process at work here."""
         return self.outputs / (f".{self.prefix}.lock" if self.shared and self.prefix else ".lock")
 
+    def points(self, identity: str | None = None) -> ResumePoints:
+        """Return the resume points of the run with this identity, or of any."""
+        return ResumePoints(self.checkpoints, self.outputs.name, identity)
+
     @property
     def checkpoints(self) -> Path:
         """Where the resume points are while the model trains."""
@@ -232,8 +256,8 @@ def choose_folder(
         drawn: see there.
     """
     for record_file in sorted(parent.glob("*/run.json"), reverse=True):
-        record = read_json(record_file)
-        if record["status"] != "running" or differences(record, settings, files, free, drawn):
+        record = read_record(record_file)
+        if record is None or record["status"] != "running" or differences(record, settings, files, free, drawn):
             continue
         # A restarted job waits for what is left of itself on a lost node; others leave a run that is at work alone.
         own_restart = slurm_job.restart_count() > 0 and record.get("slurm_job_id") == slurm_job.job_id()

@@ -4,13 +4,15 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from utils import PROJECT
 from utils.runs import slurm_job
-from utils.runs.files import now, read_json, write_json
+from utils.runs.files import now, write_json
+from utils.runs.shapes import read_record
 
 # How far a run has come; outlives restarts.
 PROGRESS = ("epoch", "best_macro_f1", "best_validation_loss")
@@ -23,7 +25,9 @@ class RunRecord:
     """run.json: what was run, on what, and how it ended; all that is needed to run it again."""
 
     def __init__(self, path: Path, options: dict[str, Any], data: dict[str, Any]):
-        self.previous = read_json(path) or {}
+        self.previous = read_record(path) or {}
+        self._lock = threading.Lock()
+        self._background: threading.Thread | None = None
         self.path = path
         goes_on = self.previous.get("status") == "running"
         self.content: dict[str, Any] = {
@@ -44,10 +48,11 @@ class RunRecord:
 
     def write(self, status: str, **more: Any) -> None:
         """Write the record with this status (running, complete or failed) and further entries."""
-        if status != "failed":
-            self.content.pop("error", None)
-        self.content["status"] = status
-        self._save(more)
+        with self._lock:
+            if status != "failed":
+                self.content.pop("error", None)
+            self.content["status"] = status
+            self._save(more)
 
     def progress(self, epoch: float, **best: float | None) -> None:
         """Write how far training has come; the status stays.
@@ -56,15 +61,22 @@ class RunRecord:
             epoch: passes over the training texts so far, with fractions.
             best: best_macro_f1 or best_validation_loss so far; None before the first validation.
         """
-        self._save({"epoch": round(epoch, 2), **best})
+        with self._lock:
+            self._save({"epoch": round(epoch, 2), **best})
+
+    def in_background(self, work: Callable[[], None]) -> None:
+        """Let a thread do what would take too long in a signal's handler, or would interrupt a write of the record."""
+        self._background = threading.Thread(target=work, daemon=True)
+        self._background.start()
+
+    def settle(self) -> None:
+        """Wait for what is done in the background."""
+        if self._background:
+            self._background.join()
 
     def _save(self, more: dict[str, Any]) -> None:
         self.content |= {"updated": now(), **more}
-        written = None
-        while written != self.content:
-            # A signal's handler that writes meanwhile must not be overwritten with what was true before.
-            written = dict(self.content)
-            write_json(self.path, written)
+        write_json(self.path, self.content)
 
 
 def without_token(arguments: list[str]) -> list[str]:

@@ -1,72 +1,22 @@
-"""Resume points, one run at a time in a folder, and going on where a run was."""
+"""One run at a time in a folder, and going on where a run was."""
 
 import contextlib
-import json
 import shutil
 import time
-import zipfile
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Any
 
 from utils.errors import Interrupted, RunFailure, UserError
 from utils.runs import slurm_job
-from utils.runs.distributed import is_main_process
-from utils.runs.files import locked, now, read_json
+from utils.runs.files import locked, now
 from utils.runs.layout import RunLayout
 from utils.runs.record import RunRecord, differences
+from utils.runs.resume_points import ResumePoints, step_of
+from utils.runs.shapes import read_record
 from utils.runs.stop import CANCELLED
 
-# Written last by the Trainer, so its presence marks a complete resume point.
-TRAINER_STATE = "trainer_state.json"
 # How long a restarted job waits for the process that it replaces to save and end.
 HANDOVER_SECONDS = 900
-
-
-def read_history(checkpoint: Path) -> dict[str, Any]:
-    """Return what a resume point knows of the training so far: the attributes of its `utils.training.trainer.History`.
-
-    Raises:
-        OSError, ValueError, KeyError: if it has none.
-    """
-    callbacks = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["stateful_callbacks"]
-    (name,) = (name for name in callbacks if name.endswith("History"))
-    return callbacks[name]["attributes"]
-
-
-def is_complete(checkpoint: Path) -> bool:
-    """Return whether a resume point is complete and readable."""
-    try:
-        state = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
-        if int(checkpoint.name.rpartition("-")[2]) != state["global_step"]:
-            return False
-        read_history(checkpoint)
-        from safetensors import safe_open
-
-        for weights in checkpoint.glob("*.safetensors"):
-            with safe_open(weights, framework="numpy") as file:
-                file.keys()
-        # Sharded models have optimizer.bin instead.
-        optimizer = next(checkpoint.glob("optimizer.*"))
-        archives = {optimizer, checkpoint / "scheduler.pt", *checkpoint.glob("*.pth"), *checkpoint.glob("*.bin")}
-        return all(zipfile.is_zipfile(archive) for archive in archives)
-    except Exception:
-        # Whatever cannot be read is no resume point, in whichever way it is broken.
-        return False
-
-
-def last_resume_point(checkpoints: Path) -> Path | None:
-    """Return the newest complete resume point, or None."""
-    points = sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next((point for point in points if is_complete(point)), None)
-
-
-def remove_incomplete(checkpoints: Path) -> list[str]:
-    """Delete resume points that a killed job left half written; return their names."""
-    broken = [point for point in checkpoints.glob("checkpoint-*") if not is_complete(point)]
-    for point in broken:
-        shutil.rmtree(point)
-    return [point.name for point in broken]
 
 
 @contextlib.contextmanager
@@ -84,7 +34,7 @@ def only_run(layout: Any) -> Iterator[None]:
     import filelock
 
     lock_file = layout.lock_file
-    previous = read_json(layout.run_json) or {}
+    previous = read_record(layout.run_json) or {}
     is_restart = slurm_job.restart_count() > 0 and previous.get("slurm_job_id") == slurm_job.job_id()
     deadline = time.monotonic() + (HANDOVER_SECONDS if is_restart else 0)
     with contextlib.ExitStack() as stack:
@@ -104,14 +54,14 @@ def only_run(layout: Any) -> Iterator[None]:
         yield
 
 
-def check_restarts(record: RunRecord, checkpoints: Path, limit: int) -> None:
+def check_restarts(record: RunRecord, points: ResumePoints, limit: int) -> None:
     """Note from where the run goes on; give up when Slurm starts it again and again without progress.
 
     Raises:
         RunFailure: if the last `limit` attempts all began at this same resume point.
     """
-    point = last_resume_point(checkpoints)
-    step = int(point.name.rpartition("-")[2]) if point else 0
+    point = points.last()
+    step = step_of(point) if point else 0
     idle = 0
     if slurm_job.restart_count() > 0 and record.previous.get("resumed_step") == step:
         idle = record.previous.get("idle_restarts", 0) + 1
@@ -125,7 +75,12 @@ def check_restarts(record: RunRecord, checkpoints: Path, limit: int) -> None:
 
 
 def may_run(
-    layout: RunLayout, settings: dict[str, Any], data: dict[str, Any], free: Collection[str], force: bool
+    layout: RunLayout,
+    points: ResumePoints,
+    settings: dict[str, Any],
+    data: dict[str, Any],
+    free: Collection[str],
+    force: bool,
 ) -> bool:
     """Return whether there is something to train: not if the run is complete.
 
@@ -135,6 +90,7 @@ def may_run(
 
     Args:
         layout: of the run.
+        points: its resume points; those of another run are used neither here nor later.
         settings: its options as they go to run.json.
         data: what it is trained on, with the files' checksums.
         free: options that may differ, see `utils.runs.record.differences`.
@@ -143,21 +99,20 @@ def may_run(
     Raises:
         UserError: if the folder holds a run, or resume points, of other options or other data.
     """
-    previous = read_json(layout.run_json)
+    previous = read_record(layout.run_json)
     if previous is None:
-        _discard(layout.checkpoints)
         return True
     found = differences(previous, settings, data["files"], free)
     complete = is_trained(previous, layout)
-    if force and (complete or found):
-        _discard(layout.checkpoints)
-        return True
-    if found and (complete or last_resume_point(layout.checkpoints)):
+    if found and not force and (complete or ResumePoints(points.folder, points.run).last()):
         raise UserError(
             f"{layout.outputs} holds a run with other options ({'; '.join(found)})\n"
             "use --subfolder for another experiment, or --force to replace it"
         )
-    return not complete
+    if force and complete:
+        # What --keep_checkpoints left.
+        points.remove()
+    return force or not complete
 
 
 def is_trained(record: dict[str, Any] | None, layout: RunLayout) -> bool:
@@ -165,18 +120,14 @@ def is_trained(record: dict[str, Any] | None, layout: RunLayout) -> bool:
     return record is not None and record.get("status") == "complete" and (layout.model / "config.json").is_file()
 
 
-def _discard(checkpoints: Path) -> None:
-    if is_main_process():
-        shutil.rmtree(checkpoints, ignore_errors=True)
-
-
 @contextlib.contextmanager
-def recorded(record: RunRecord, layout: Any) -> Iterator[None]:
+def recorded(record: RunRecord, layout: Any, points: ResumePoints) -> Iterator[None]:
     """Note in run.json how a run ended, unless it ended well.
 
     Args:
         record: of the run.
         layout: its folders.
+        points: its resume points.
 
     Raises:
         RunFailure: for an error that means that a disk is full.
@@ -184,6 +135,9 @@ def recorded(record: RunRecord, layout: Any) -> Iterator[None]:
     try:
         yield
     except Interrupted as stopped:
+        record.settle()
+        if record.content["status"] == "complete":
+            raise
         if record.content["status"] == "failed":
             record.write("failed", error=f"{CANCELLED}: {stopped}")
         else:
@@ -192,7 +146,7 @@ def recorded(record: RunRecord, layout: Any) -> Iterator[None]:
     except BaseException as error:
         shortage = disk_shortage(error, layout)
         # What was written in part may be what fills the disk.
-        remove_incomplete(layout.checkpoints)
+        points.remove_unsound()
         with contextlib.suppress(OSError):
             record.write("failed", error=str(shortage or error) or type(error).__name__, ended=now())
         if shortage:

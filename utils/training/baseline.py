@@ -14,9 +14,10 @@ from utils.data.source import TextSource
 from utils.data.splits import mix_languages, split_rows
 from utils.evaluation.metrics import classification_metrics
 from utils.evaluation.results import write_evaluation
-from utils.runs.files import now, read_json, write_json
+from utils.runs.files import now, write_json
 from utils.runs.layout import RunLayout, split_langs
 from utils.runs.record import RunRecord
+from utils.runs.shapes import read_record
 from utils.training.classifier_options import FinetuneOptions
 
 BASELINE = "tfidf"
@@ -26,7 +27,7 @@ STRENGTHS = (1.0, 10.0, 100.0)
 
 def is_trained(layout: RunLayout, options: dict[str, Any], data: dict[str, Any]) -> bool:
     """Return whether the baseline is there already, of these options and data."""
-    record = read_json(layout.run_json) or {}
+    record = read_record(layout.run_json) or {}
     return (record.get("status"), record.get("options"), record.get("data")) == ("complete", options, data)
 
 

@@ -63,6 +63,9 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
     ROLE: ClassVar[str] = HYPERPARAMETER
     GROUP: ClassVar[str] = TRAINING
 
+    max_epochs: int = option(
+        20, "without --num_epochs: no more than this, however few the training texts", minimum=1, metavar="EPOCHS"
+    )
     balanced: bool = option(False, "weight the loss so that every register counts equally")
     label_smoothing: float = option(0.0, "label smoothing of the loss", minimum=0, below=1)
     mix: Literal["equal", "all", "temperature"] = option(

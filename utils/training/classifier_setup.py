@@ -12,8 +12,9 @@ from utils.models.adapters import add_adapters, freeze_encoder, quantization
 from utils.models.registry import ModelSpec, resolve_checkpoint
 from utils.runs.layout import RunLayout
 from utils.runs.record import RunRecord
+from utils.runs.resume_points import ResumePoints, identity_of
 from utils.runs.stop import StopFlag, begin_run
-from utils.training.classifier_options import FinetuneOptions
+from utils.training.classifier_options import FREE_OPTIONS, FinetuneOptions
 from utils.training.options import TEXTS_SHOWN, early_stopping, training_arguments
 
 if TYPE_CHECKING:
@@ -35,8 +36,13 @@ class Run:
     data: dict[str, Any]
     registers: list[str]
     langs: list[str]
+    points: ResumePoints = field(init=False)
     record: RunRecord = field(init=False)
     stop: StopFlag = field(init=False)
+
+    def __post_init__(self) -> None:
+        lasting = {name: value for name, value in self.settings.items() if name not in FREE_OPTIONS}
+        self.points = self.layout.points(identity_of(lasting, self.data["files"]))
 
     def begin(self, record: Path) -> None:
         """Begin to record the run in this file, and to listen for signals."""
@@ -137,14 +143,20 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
         group_by_length=options.train_sampling == "length",
         precision=precision,
         token_budget=options.eval_token_budget,
+        points=run.points,
         stop=run.stop,
         record=run.record,
     )
 
 
 def choose_num_epochs(options: FinetuneOptions, num_texts: int) -> int:
-    """Return the number of passes: the given one, or as many as show the model enough texts."""
-    return max(1, math.ceil(TEXTS_SHOWN / num_texts)) if options.num_epochs is None else options.num_epochs
+    """Return the number of passes: the given one, or as many as show the model enough texts, up to --max_epochs."""
+    return min(epochs_wanted(num_texts), options.max_epochs) if options.num_epochs is None else options.num_epochs
+
+
+def epochs_wanted(num_texts: int) -> int:
+    """Return the number of passes that show the model enough texts."""
+    return max(1, math.ceil(TEXTS_SHOWN / num_texts))
 
 
 def searchable(options: FinetuneOptions) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from typing import Any
 from utils.data.text_files import METADATA, TextFile, dataset_name
 from utils.errors import UserError
 from utils.models.registry import ModelSpec, resolve_checkpoint
-from utils.runs.files import read_json, sha256_of_file, timestamp, write_text
+from utils.runs.files import sha256_of_file, timestamp, write_text
 from utils.runs.layout import TEST_ONLY, LmLayout, choose_folder, model_label
 from utils.runs.record import RunRecord, differences
+from utils.runs.resume_points import ResumePoints, identity_of
+from utils.runs.shapes import read_record
 from utils.runs.stop import StopFlag, begin_run
 from utils.training.lm_options import DRAWN_OPTIONS, FREE_OPTIONS, FinetuneLmOptions
 
@@ -34,6 +36,7 @@ class Run:
     text_files: dict[str, TextFile]
     settings: dict[str, Any]
     data: dict[str, Any]
+    points: ResumePoints = field(init=False)
     record: RunRecord = field(init=False)
     stop: StopFlag = field(init=False)
 
@@ -41,6 +44,9 @@ class Run:
         """Begin to record the run, and to listen for signals; a run that goes on keeps its seed."""
         self.settings["seed"] = self.options.seed = choose_seed(self.options, self.settings, self.data, self.layout)
         layout = self.layout
+        lasting = {name: value for name, value in self.settings.items() if name not in FREE_OPTIONS}
+        self.points = layout.points(identity_of(lasting, self.data["files"]))
+        self.points.check()
         self.record, self.stop = begin_run(layout.run_json, self.settings, self.data, layout.handover)
         write_config(self.layout.config, self.settings)
 
@@ -51,7 +57,7 @@ def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]
     Raises:
         UserError: if those of other options or data are, which would be lost.
     """
-    previous = read_json(layout.run_json) or {}
+    previous = read_record(layout.run_json) or {}
     if previous.get("status") != "complete" or not layout.test_results.is_file():
         return False
     found = differences(previous, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
@@ -73,7 +79,7 @@ def choose_seed(options: FinetuneLmOptions, settings: dict[str, Any], data: dict
         # All processes of a study train with the same seed, or its trials could not be compared.
         name = study_name(options, settings, data["files"], free_in_study(FinetuneLmOptions))
         return zlib.crc32(name.encode())
-    previous = (read_json(layout.run_json) or {}).get("seed")
+    previous = (read_record(layout.run_json) or {}).get("seed")
     return random.SystemRandom().randrange(2**32) if previous is None else previous
 
 

@@ -23,6 +23,7 @@ from utils.models.loading import MAX_LENGTH, choose_max_length, find_task, load_
 from utils.models.registry import ModelSpec
 from utils.runs.files import CACHE_DIR
 from utils.runs.record import RunRecord
+from utils.runs.resume_points import ResumePoints
 from utils.runs.stop import StopFlag
 from utils.training.lm_losses import Losses
 from utils.training.lm_options import FinetuneLmOptions, loss_list
@@ -156,7 +157,7 @@ def make_losses(options: FinetuneLmOptions, model: Any, tokenizer: Any) -> dict[
 def make_trainer(
     options: FinetuneLmOptions,
     loaded: Loaded,
-    checkpoints: Path,
+    points: ResumePoints,
     stop: StopFlag,
     *,
     record: RunRecord | None = None,
@@ -169,7 +170,7 @@ def make_trainer(
     Args:
         options: as the user gave them, or as a trial of a study changed them.
         loaded: model and tokenizer.
-        checkpoints: folder of the resume points.
+        points: where resume points are saved.
         stop: the flag that signals set.
         record: run.json, or None.
         metrics: the table of surprisals, or None.
@@ -208,7 +209,7 @@ def make_trainer(
     return LanguageModelTrainer(
         model=model,
         args=lm_training_arguments(
-            checkpoints,
+            points.folder,
             epochs=options.epochs,
             train_batch_size=options.per_device_train_batch_size,
             validation_batch_size=options.per_device_validation_batch_size,
@@ -221,6 +222,7 @@ def make_trainer(
         early_stopping=EarlyStopping(options.patience, options.min_epochs, options.delta),
         table=TokenTable(loaded.tokenizer, loaded.task),
         metrics=metrics,
+        points=points,
         stop=stop,
         record=record,
         on_epoch=on_epoch,

@@ -110,10 +110,17 @@ class TrainingOptions(ComputeOptions, RestartOptions, RegistryOptions, CommonOpt
     torch_compile: bool = option(False, "compile the model first (pays off in long runs)", group=MEMORY)
     checkpoints_dir: str | None = option(
         None,
-        "where resume points are kept while it trains; without it in the model's folder",
+        "where resume points are kept while it trains, in DIR/[SUBFOLDER/]MODEL-LANGS/checkpoints; without it in the "
+        "model's folder",
         role=PLACE,
         group=PLACES,
         metavar="DIR",
+    )
+    keep_checkpoints: bool = option(
+        False,
+        "keep the resume points of the last and the best epoch when the run is complete",
+        role=EFFORT,
+        group=OTHER,
     )
     report_to: Literal["none", "tensorboard", "wandb", "mlflow"] = option(
         "none", "also log to this tracker", role=EFFORT, group=OTHER

@@ -1,7 +1,6 @@
 """What the trainers of classifiers and of language models share: history, batches, progress, stopping, resuming."""
 
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -27,8 +26,8 @@ from utils.data.batching import TrainBatchSampler
 from utils.errors import Interrupted
 from utils.runs.distributed import is_main_process
 from utils.runs.record import RunRecord
-from utils.runs.resume import TRAINER_STATE, last_resume_point, read_history, remove_incomplete
-from utils.runs.stop import StopFlag
+from utils.runs.resume_points import TRAINER_STATE, ResumePoints, read_history
+from utils.runs.stop import AFTER, StopFlag, name_of
 
 
 @dataclass(eq=False)
@@ -37,7 +36,7 @@ class History(TrainerCallback, ExportableState):
 
     The Trainer writes `state` to trainer_state.json and makes a new object of it when it resumes, so a trainer's
     history is looked up among its callbacks (`ResumableTrainer.history`). Names of subclasses end in History, by
-    which `utils.runs.resume.read_history` finds them.
+    which `utils.runs.resume_points.read_history` finds them.
     """
 
     def state(self) -> dict[str, Any]:
@@ -59,15 +58,24 @@ class ResumableTrainer(Trainer):
     Args:
         lengths: tokens of every training example, shape [n].
         history: of this training, empty.
+        points: where resume points are saved.
         stop: the flag that signals set.
         record: where progress is noted; None notes nothing.
         kwargs: as for `transformers.Trainer`.
     """
 
     def __init__(
-        self, *, lengths: np.ndarray, history: History, stop: StopFlag, record: RunRecord | None, **kwargs: Any
+        self,
+        *,
+        lengths: np.ndarray,
+        history: History,
+        points: ResumePoints,
+        stop: StopFlag,
+        record: RunRecord | None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.points = points
         self.record = record
         self.sampler = TrainBatchSampler(
             lengths,
@@ -102,6 +110,12 @@ class ResumableTrainer(Trainer):
         for name, value in read_history(checkpoint).items():
             setattr(self.history, name, value)
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the weights of a resume point, the first of its files."""
+        if is_main_process():
+            self.points.prepare()
+        super().save_model(output_dir, _internal_call)
+
     @property
     def training_collator(self) -> Callable[[list[Any]], dict[str, Any]]:
         """What makes a batch of training examples."""
@@ -125,20 +139,19 @@ def one_gpu(arguments: TrainingArguments) -> None:
         print(f"using 1 of {gpus} GPUs; all of them: torchrun --nproc-per-node={gpus} {' '.join(sys.argv)}")
 
 
-def run_trainer(trainer: ResumableTrainer, checkpoints: Path, patience: int | None, stop: StopFlag) -> None:
-    """Train, continuing from the newest complete resume point if there is one.
+def run_trainer(trainer: ResumableTrainer, patience: int | None, stop: StopFlag) -> None:
+    """Train, continuing from the newest sound resume point if there is one.
 
     Args:
         trainer: of the run.
-        checkpoints: folder of the resume points.
         patience: of transformers' early stopping, None without.
         stop: the flag that signals set.
     """
     if is_main_process():
-        for name in remove_incomplete(checkpoints):
-            print(f"removed {name}, which was not written to its end or has been damaged")
+        for name in trainer.points.remove_unsound():
+            print(f"removed {name}, which was not written to its end, has been damaged or is another run's")
     trainer.accelerator.wait_for_everyone()
-    point = last_resume_point(checkpoints)
+    point = trainer.points.last()
     if point is not None:
         trainer.load_history(point)
         if is_main_process():
@@ -146,10 +159,11 @@ def run_trainer(trainer: ResumableTrainer, checkpoints: Path, patience: int | No
     if point is not None and patience_exhausted(point, patience):
         trainer.state = TrainerState.load_from_json(str(point / TRAINER_STATE))
         trainer._load_best_model()
-        return
-    stop.training = True
-    trainer.train(resume_from_checkpoint=str(point) if point else None)
-    stop.training = False
+    else:
+        stop.training = True
+        trainer.train(resume_from_checkpoint=str(point) if point else None)
+        stop.training = False
+    stop.phase = AFTER
 
 
 def patience_exhausted(checkpoint: Path, patience: int | None) -> bool:
@@ -218,6 +232,11 @@ class StopCallback(TrainerCallback):
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.world_size > 1:
+            # All processes have written their parts.
+            torch.distributed.barrier()
+        if is_main_process():
+            self.trainer.points.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.last_save = time.monotonic()
         if self.agreed is None:
             # A signal during the evaluation, which one process alone may have heard.
@@ -225,10 +244,8 @@ class StopCallback(TrainerCallback):
         if self.agreed is not None:
             if args.world_size > 1:
                 torch.distributed.barrier()
-            name = signal.Signals(self.agreed).name
-            raise Interrupted(
-                self.agreed, f"{name} at step {state.global_step} of {state.max_steps}; saved, the same command goes on"
-            )
+            done = f"at step {state.global_step} of {state.max_steps}; saved, the same command goes on"
+            raise Interrupted(self.agreed, f"{name_of(self.agreed)} {done}")
 
     def _agree(self, args: TrainingArguments, signum: int, due: bool) -> tuple[int, bool]:
         """Return the highest signal number and whether a save is due on any process."""

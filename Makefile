@@ -18,7 +18,7 @@ COVERAGE := --cov --cov-report term:skip-covered --cov-fail-under 85
 SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/jobs/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-slurm test test-fast test-slurm lint format bench bench-masking bench-figures agnews clean
+.PHONY: help setup demo demo-ipa demo-slurm test test-fast test-slurm lint format bench bench-masking bench-figures agnews clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## fine-tune, evaluate and draw the figures on the embedded corpus
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/run.sh
+
+demo-ipa: $(READY) ## build the small nanoGPT models of config/ipa-models.json, for texts and for phonemes
+	$(BIN)/python -m demo.nanogpt demo/checkpoints
 
 demo-slurm: $(READY) ## the same as job arrays on a Slurm of two nodes, started on this machine for it
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/slurm.sh
@@ -74,4 +77,4 @@ agnews: $(READY) ## compare full fine-tuning, LoRA and a baseline on AG News (ne
 	MODEL_REGISTRY=demo/build/minilm.json $(BIN)/python run_pipeline.py config/agnews-minilm.yaml --dataset "$(AG_NEWS_PATH)"
 
 clean: ## remove caches and the demo's files, never outputs/ or models/
-	rm -rf demo/build .cache .pytest_cache .ruff_cache .hypothesis .mypy_cache .import_linter_cache .coverage
+	rm -rf demo/build demo/checkpoints .cache .pytest_cache .ruff_cache .hypothesis .mypy_cache .import_linter_cache .coverage

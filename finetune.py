@@ -174,6 +174,8 @@ def run_trials(run: Run) -> str:
         params=options.params,
         defaults=searchable(options),
         seed=options.seed,
+        metric="validation macro F1",
+        options=options,
     )
     prepared: list[Prepared] = []
 

@@ -167,10 +167,11 @@ def optimize(run: Run) -> str:
     """Search hyperparameters; return the summary."""
     from utils.figures.study import write_results
     from utils.training import lm_setup, study
+    from utils.training.study_params import check_params
 
     options, layout = run.options, run.layout
     defaults = lm_setup.hyperparameters(options)
-    study.check_params(options.params, defaults)
+    check_params(options.params, defaults, options)
     settings = study.StudySettings(
         name=study.study_name(
             options,
@@ -184,6 +185,8 @@ def optimize(run: Run) -> str:
         params=options.params,
         defaults=defaults,
         seed=options.seed,
+        metric="validation loss",
+        options=options,
     )
     run.stop.phase = "in the middle of a trial, which the same command begins anew"
     loaded: list[Any] = []

@@ -52,10 +52,8 @@ def main() -> int:
     check_texts(jobs)
     print(f"{len(train_langs)} sets of training languages, each evaluated on {', '.join(languages)}")
     folder = jobs[0].layout.outputs.parent
-    ExperimentBatch(Path(options.config[-1]).stem, jobs, options).run(
-        f"figures   python post_eval.py --base_dir {folder}"
-    )
-    return 0
+    batch = ExperimentBatch(Path(options.config[-1]).stem, jobs, options)
+    return batch.run(f"figures   python post_eval.py --base_dir {folder}")
 
 
 def choose_subsets(languages: list[str], which: str) -> list[tuple[str, ...]]:

@@ -73,8 +73,7 @@ def main() -> int:
     count = len(grid.permutations())
     print(f"{search}: {count} permutations of {len(grid.parameters)} parameters, {len(jobs) // count} jobs each")
     again = shlex.join(["python", "grid_search.py", *sys.argv[1:], "--collect"])
-    ExperimentBatch(search, jobs, options, options.temp_config_dir).run(f"results   {again}")
-    return 0
+    return ExperimentBatch(search, jobs, options, options.temp_config_dir).run(f"results   {again}")
 
 
 def plan(options: GridOptions, base: dict[str, Any]) -> tuple[str, grids.Grid, list[Experiment]]:

@@ -10,8 +10,12 @@ describes its keys). A step that is finished is not repeated unless --force is g
 the others. --submit runs the subtasks as one Slurm job array.
 """
 
+import ctypes
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +23,20 @@ from utils import PROJECT
 from utils.cli.options import DATA, MODEL, OTHER, SLURM, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
-from utils.errors import UserError
+from utils.data.language_database import open_task
+from utils.errors import Interrupted, RunFailure, UserError
 from utils.jobs.batch import TEMPLATES, Batch, SubmitOptions, check_submit_options
 from utils.jobs.experiments import check_config, evaluation_arguments
-from utils.pipeline.config import LANGUAGE, PipelineFile, Subtask
+from utils.models.registry import find_model
+from utils.pipeline.config import LANGUAGE, TASK, PipelineFile, Subtask
 from utils.runs.files import locked, write_json
+from utils.runs.record import differences
+from utils.runs.shapes import read_record
+from utils.training.baseline import baseline_options
+from utils.training.classifier_options import FREE_OPTIONS, resolve_settings
+
+# From Linux's prctl.h.
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(kw_only=True)
@@ -52,9 +65,11 @@ def main() -> int:
     if options.dataset:
         pipeline.data["dataset"] = options.dataset
     subtasks = pipeline.choose(options.tasks)
-    if options.submit or options.dry_run or options.status:
-        PipelineBatch(pipeline.path.stem, subtasks, options).run(f"results   {results_dir(subtasks[0])}/results.md")
-        return 0
+    if options.submit or options.no_submit or options.dry_run or options.status:
+        for folder in {results_dir(subtask) for subtask in subtasks} if options.submit or options.no_submit else ():
+            write_json(Path(folder) / "language-database.json", pipeline.database())
+        batch = PipelineBatch(pipeline, subtasks, options)
+        return batch.run(f"results   {results_dir(subtasks[0])}/results.md")
     for folder in {results_dir(subtask) for subtask in subtasks}:
         write_json(Path(folder) / "language-database.json", pipeline.database())
     failures = {}
@@ -62,6 +77,8 @@ def main() -> int:
         print(f"--- {subtask.name} ({number} of {len(subtasks)})", flush=True)
         try:
             run_subtask(subtask, options)
+        except Interrupted:
+            raise
         except Exception as error:
             # One task's trouble must not cost the others theirs.
             if options.debug:
@@ -80,7 +97,17 @@ def results_dir(subtask: Subtask) -> str:
 
 
 class PipelineBatch(Batch):
-    """The subtasks as jobs, each of which calls this script for itself."""
+    """The subtasks as jobs, each of which calls this script for itself.
+
+    Args:
+        pipeline: that they are of.
+        jobs: some of its subtasks.
+        options: of the script.
+    """
+
+    def __init__(self, pipeline: PipelineFile, jobs: Sequence[Subtask], options: PipelineOptions):
+        super().__init__(pipeline.path.stem, jobs, options)
+        self.pipeline = pipeline
 
     def arguments(self, job: Subtask) -> dict[str, list[str]]:
         """Return the command line of one subtask."""
@@ -92,9 +119,45 @@ class PipelineBatch(Batch):
         """Return whether a subtask has been evaluated and its logs have been parsed."""
         from utils.pipeline.results import results_row
 
+        if self.options.force:
+            return False
+        self.check_settings(job)
         done = not job.settings["evaluate"] or results_row(job) is not None
         logged = not job.settings["parse_logs"] or job.is_baseline or job.log.is_file()
-        return done and logged and not self.options.force
+        return done and logged
+
+    def check_settings(self, job: Subtask) -> None:
+        """Refuse a subtask that is trained already, but with other settings than the file has now."""
+        record = read_record(job.layout.run_json)
+        if record is None or record["status"] != "complete":
+            return
+        options = check_config(job.config, job.name)
+        if job.is_baseline:
+            settings = baseline_options(options)
+        else:
+            settings = resolve_settings(options, find_model(options.model_name, options.model_registry))
+        found = differences(record, settings, None, FREE_OPTIONS | {"num_processes"})
+        if found:
+            raise UserError(
+                f"{job.name}: {job.layout.outputs} holds a run with other options ({'; '.join(found)})\n"
+                "give the subtask another name, or --force to repeat it"
+            )
+
+    def missing(self, jobs: Sequence[Subtask]) -> list[str]:
+        """Return what jobs would not find: models, and the data."""
+        lines = super().missing([job for job in jobs if not job.is_baseline])
+        # Written when the pipeline runs; until then a copy of it serves.
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "language-database.json"
+            write_json(file, self.pipeline.database())
+            try:
+                texts = open_task(TASK, [LANGUAGE], path=file)
+                texts.require("train", [LANGUAGE])
+                texts.require("test", [LANGUAGE])
+            except (UserError, RunFailure) as error:
+                real = str(Path(results_dir(self.pipeline.subtasks[0])) / file.name)
+                lines.append(str(error).replace(str(file), real))
+        return lines
 
 
 def run_subtask(subtask: Subtask, options: PipelineOptions) -> None:
@@ -130,6 +193,12 @@ def run_baseline(subtask: Subtask, options: PipelineOptions) -> None:
     print(train_baseline(subtask.layout, checked, open_texts(checked, [LANGUAGE]), options.force))
 
 
+def end_with_parent() -> None:
+    """Ask Linux to send SIGTERM to this process when the one that started it is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class StepFailed(Exception):
     """A script that a subtask called ended with an error, which it has printed itself."""
 
@@ -137,10 +206,21 @@ class StepFailed(Exception):
 def call(script: str, *arguments: str) -> None:
     """Run one of the project's scripts in a process of its own, which gives its memory back.
 
+    A signal that stops this script stops that one too, which saves what it can; if this one is killed, the
+    other gets SIGTERM.
+
     Raises:
         StepFailed: if it fails.
+        Interrupted: once it has ended, if a signal came.
     """
-    status = subprocess.run([sys.executable, str(PROJECT / script), *arguments]).returncode
+    child = subprocess.Popen([sys.executable, str(PROJECT / script), *arguments], preexec_fn=end_with_parent)
+    try:
+        status = child.wait()
+    except Interrupted as stop:
+        # A terminal has sent Ctrl-C to both; twice, it would end the other one at once.
+        child.send_signal(signal.SIGTERM if stop.signum == signal.SIGINT else stop.signum)
+        child.wait()
+        raise Interrupted(stop.signum, f"{stop} during {script}; the same command goes on") from None
     if status:
         raise StepFailed(f"{script} ended with status {status}")
 

@@ -26,6 +26,7 @@ from utils.cli.parser import OptionParser
 from utils.errors import UserError
 from utils.evaluation.seeds import find_groups
 from utils.jobs.grid import read_grid
+from utils.models.adapters import AdapterOptions
 from utils.models.model_card import classifier_card
 from utils.runs.files import write_json
 from utils.runs.layout import RunLayout
@@ -100,12 +101,19 @@ def test_trials_of_other_seeds_or_data_are_another_study():
     assert len(names) == 3
 
 
+# What options need to have an effect.
+NEEDED = {
+    **{field.name: {"lora_targets": ["query"]} for field in dataclasses.fields(AdapterOptions)},
+    "mix_exponent": {"mix": "temperature"},
+}
+
+
 def test_every_hyperparameter_can_be_part_of_a_grid_and_nothing_else(tmp_path):
-    base = {"model_name": "tiny"}
     for name in fields_of(FinetuneOptions):
         default = settings_of(FinetuneOptions)[name]
         path = tmp_path / "grid.json"
         write_json(path, {"parameters": {name: [default]}})
+        base = {"model_name": "tiny"} | NEEDED.get(name, {})
         if role_of(FinetuneOptions, name) == HYPERPARAMETER and not isinstance(default, dict):
             assert read_grid(path, base).parameters == {name: [default]}
         elif role_of(FinetuneOptions, name) != HYPERPARAMETER:

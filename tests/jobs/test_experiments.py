@@ -2,6 +2,10 @@
 
 import itertools
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from hypothesis import strategies as st
 
 import finetuning_generator
 import grid_search
+from demo.nanogpt import build
 from tests.factories import PROJECT, typed_registry
 from utils.cli.parser import OptionParser
 from utils.errors import UserError
@@ -89,7 +94,7 @@ def test_the_register_corpus_too(plan, invoke):
         ({}, "grid.json: parameters: expected an object"),
         ({"params": {}}, "grid.json: unknown key 'params'"),
         ({"parameters": {"learning_rat": [1]}}, "learning_rat is no hyperparameter; did you mean 'learning_rate'?"),
-        ({"parameters": {"learning_rate": [1e-3, -1]}}, "parameters.learning_rate: --learning_rate must be above 0"),
+        ({"parameters": {"learning_rate": [1e-3, -1]}}, "parameters.learning_rate: learning_rate must be above 0"),
         ({"parameters": {"batch_size": ["many"]}}, "parameters.batch_size:"),
         ({"parameters": {"batch_size": []}}, "parameters.batch_size: expected one or more different values"),
         ({"parameters": {"batch_size": [8, 8]}}, "parameters.batch_size: expected one or more different values"),
@@ -113,7 +118,7 @@ def test_mistakes_in_a_grid(plan, invoke, content, message):
     [
         ({"task": "sentiment"}, [], "base.json: model_name is missing"),
         (BASE | {"learning_rat": 1}, [], "base.json: unknown key 'learning_rat'; did you mean 'learning_rate'?"),
-        (BASE | {"learning_rate": -1}, [], "--learning_rate must be above 0"),
+        (BASE | {"learning_rate": -1}, [], "base.json: learning_rate must be above 0"),
         (BASE | {"train_langs": "russian"}, [], "train_langs is for finetune.py alone"),
         (BASE | {"model_name": "giant"}, [], "model 'giant' is not in"),
         (BASE | {"languages": ["russian", "klingon"]}, [], "--languages: no texts in 'klingon'"),
@@ -280,13 +285,48 @@ def test_a_figure_for_any_number_of_parameters(tmp_path, count, values, metric):
             assert extent.x0 >= box.x0 - 1 and extent.x1 <= box.x1 + 1, text.get_text()
 
 
-def test_the_projects_own_configs_are_sound(plan, invoke, monkeypatch):
-    content = json.loads((plan / "typed.json").read_text())
-    content |= {"rus-pol-ipa": content["tiny"], "rus-pol-normal": content["tiny"]}
-    (plan / "typed.json").write_text(json.dumps(content))
-    config = str(PROJECT / "config/finetune-rus-pol-sentiment.json")
-    command = [config, "--grid_config", str(PROJECT / "config/grid-search.json"), "--dry_run"]
-    status, output, _ = invoke(grid_search, *command)
+def test_the_projects_own_configs_are_sound(plan, invoke):
+    """With the models that `make demo-ipa` builds; without them, a dry run says what is missing."""
+    for folder in ("config", "demo/sentiment"):
+        shutil.copytree(PROJECT / folder, plan / folder)
+    command = ["config/finetune-rus-pol-sentiment.json"]
+    status, output, errors = invoke(finetuning_generator, *command, "--dry_run")
+    assert status == 1 and "6 jobs: 6 to submit" in output
+    assert "missing: model rus-pol-normal: " in errors and "ckpt.pt does not exist" in errors
+    status, _, errors = invoke(finetuning_generator, *command, "--no_submit")
+    assert status == 2 and "ckpt.pt does not exist (and 1 more, see --dry_run)" in errors
+    assert not (plan / "jobs").exists()
+    build(plan / "demo/checkpoints")
+    status, output, errors = invoke(finetuning_generator, *command, "--dry_run")
+    assert (status, errors) == (0, "")
+    command += ["--grid_config", "config/grid-search.json"]
+    status, output, errors = invoke(grid_search, *command, "--dry_run")
     assert status == 0 and "27 permutations of 4 parameters, 2 jobs each" in output
-    status, output, _ = invoke(finetuning_generator, config, "--dry_run")
-    assert status == 0 and "6 jobs: 6 to submit" in output
+    # A tokenizer of another model.
+    vocabulary = plan / "demo/checkpoints/rus-pol-normal/vocab.json"
+    vocabulary.write_text(json.dumps(json.loads(vocabulary.read_text()) | {"more": 600}))
+    status, output, errors = invoke(grid_search, *command, "--dry_run")
+    assert status == 1 and "vocab.json: has token 600, but the model has embeddings for 512 tokens only" in errors
+
+
+@pytest.mark.slow
+def test_all_jobs_run_without_slurm(plan, invoke):
+    """--no_submit writes a script that runs them in turn; what fails does not stop the others."""
+    (plan / "base.json").write_text(json.dumps(BASE | {"batch_size": 8}))
+    command = ["base.json", "--model_type", "normal", "--subsets", "single"]
+    status, output, errors = invoke(finetuning_generator, *command, "--no_submit")
+    assert status == 0, errors
+    (line,) = [line for line in output.splitlines() if line.startswith("run all")]
+    assert line == f"run all   bash {plan}/jobs/generated/base/run-all.sh"
+    broken = plan / "jobs/generated/base/tiny-polish.sh"
+    broken.write_text("exit 3\n")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    run = subprocess.run(
+        line.removeprefix("run all").split(), cwd=plan, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert run.stdout.splitlines() == ["tiny-polish (1 of 2)", "tiny-russian (2 of 2)", "1 failed: tiny-polish"]
+    assert (plan / "outputs/tiny-russian/result.json").is_file()
+    status, output, _ = invoke(finetuning_generator, *command, "--dry_run")
+    assert status == 0 and "1 to submit" in output and "1 complete" in output
+    subprocess.run(["shellcheck", plan / "jobs/generated/base/run-all.sh"], check=True)

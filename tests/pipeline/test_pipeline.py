@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from utils.jobs.experiments import check_config
 from utils.pipeline import results
 from utils.pipeline.config import LABELS, PipelineFile
 from utils.pipeline.results import markdown, parse_logs, results_row
-from utils.runs.files import read_json, write_json
+from utils.runs.files import is_held, read_json, write_json
 from utils.runs.layout import RunLayout
 from utils.training.baseline import train_baseline
 
@@ -152,6 +153,29 @@ START = "data: {dataset: x}\ntasks:\n"
         ("data: {validation_size: 3}\ntasks: {B: {model_name: tiny}}\n", 1, "dataset is missing"),
         ("data: {dataset: x}\n", 1, "tasks is missing or no mapping"),
         (START + "  B: 3\n", 3, "expected a mapping, got 3"),
+        # What the pipeline says itself was overwritten, or ignored.
+        (START + "  B: {model_name: tiny, training_args: {subfolder: s}}\n", 3, "every subtask has its own"),
+        (START + "  B: {model_name: tiny, training_args: {train_langs: en}}\n", 3, "every subtask has its own"),
+        (START + "  B: {model_name: tiny, training_args: {output_dir: o}}\n", 3, "give results_dir beside"),
+        (START + "  B: {model_name: tiny, training_args: {validation_size: 9}}\n", 3, "give it under data"),
+        (START + "  B: {model_name: tiny, training_args: {do_optimize: true}}\n", 3, "a pipeline trains"),
+        (START + "  B: {model_name: tiny, training_args: {lora_r: 9}}\n", 3, "give r under lora"),
+        (START + "  B: {model_name: tiny, training_args: {fp16: true}}\n", 3, "the number format is --precision"),
+        (START + "  B: {model_name: tiny, lora: {r: 8}}\n", 3, "B: lora without targets"),
+        (START + "  B:\n    lora: {r: 8}\n    subtasks: {B1: {model_name: tiny}}\n", 5, "B1: lora without targets"),
+        (START + "  B: {model_name: tfidf, training_args: {learning_rate: 1}}\n", 3, "tfidf has no learning_rate"),
+        (START + "  B: {model_name: tfidf, lora: {targets: key}}\n", 3, "tfidf has no lora"),
+        (START + "  B: {model_name: tiny, model_name: big}\n", 3, "the key 'model_name' is given twice"),
+        (START + "  B: {model_name: tiny, training_args: {num_epochs: }}\n", 3, "num_epochs has no value"),
+        (START + "  B: {model_name: tiny, training_args: }\n", 3, "training_args must be a mapping"),
+        (START + "  B: {model_name: }\n", 3, "B has no model_name"),
+        ("results_dir:\n" + START + "  B: {model_name: tiny}\n", 1, "results_dir must be a path"),
+        ("data: {dataset: }\ntasks: {B: {model_name: tiny}}\n", 1, "dataset must be a name"),
+        (START + "  B: {model_name: tiny, training_args: {batch_size: 4, per_device_train_batch_size: 8}}\n", 3,
+         "per_device_train_batch_size is batch_size, which is given too"),
+        (START + "  B: {model_name: tiny, checkpoints_dir: models/agnews}\n", 3, "is --models_dir too"),
+        (START + "  B: {model_name: tiny, training_args: {learning_rate: -1}}\n", 3,
+         "learning_rate must be above 0, got -1"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named_with_their_line(pipeline, inputs, invoke, text, line, message):
@@ -160,6 +184,72 @@ def test_mistakes_are_named_with_their_line(pipeline, inputs, invoke, text, line
     assert status == 2 and message in errors, errors
     assert f"pipeline.yaml, line {line}: " in errors or message.startswith("must be"), errors
     assert not (inputs.folder / "results").exists()
+
+
+def test_the_trainers_names_and_what_defaults_say_of_adapters(pipeline, inputs):
+    content = json.loads(json.dumps(PIPELINE))
+    content["defaults"]["training_args"] = {"per_device_train_batch_size": 4, "num_train_epochs": 2}
+    content["defaults"]["lora"] = {"r": 3}
+    del content["tasks"]["C"]["lora"]["r"]
+    subtasks = {subtask.name: subtask for subtask in PipelineFile(write(inputs.folder, content)).subtasks}
+    config = subtasks["C1_v1"].config
+    assert (config["batch_size"], config["num_epochs"], config["lora_r"]) == (4, 2, 3)
+    assert "lora_r" not in subtasks["A"].config, "the whole model"
+
+
+@pytest.mark.slow
+def test_changed_settings_of_a_finished_subtask(pipeline, inputs, invoke):
+    command = [str(pipeline), "--tasks", "baseline", "A"]
+    assert invoke(run_pipeline, *command)[0] == 0
+    assert "2 complete" in invoke(run_pipeline, *command, "--dry_run")[1]
+    content = json.loads(json.dumps(PIPELINE))
+    content["tasks"]["A"]["training_args"] = {"max_length": 32}
+    write(inputs.folder, content)
+    status, _, errors = invoke(run_pipeline, *command, "--dry_run")
+    assert status == 2 and "A: results/A/tiny-english holds a run with other options (max_length None -> 32)" in errors
+    status, output, errors = invoke(run_pipeline, *command, "--dry_run", "--force")
+    assert status == 0 and "2 to submit" in output, errors
+
+
+@pytest.mark.slow
+def test_resume_points_that_are_kept(pipeline, inputs, invoke):
+    content = json.loads(json.dumps(PIPELINE))
+    content |= {"checkpoints_dir": "points"}
+    content["tasks"] = {"C": content["tasks"]["C"]["subtasks"]["C1_v1"] | {"keep_checkpoints": True}}
+    status, _, errors = invoke(run_pipeline, str(write(inputs.folder, content)))
+    assert status == 0, errors
+    folder = inputs.folder / "points/C/tiny-english/checkpoints"
+    assert list(folder.glob("checkpoint-*/model.safetensors"))
+    # What parse_logs reads of a training that has not come to its end.
+    (inputs.folder / "results/C/tiny-english/train.json").unlink()
+    subtask = PipelineFile(inputs.folder / "pipeline.yaml").subtasks[0]
+    assert len(parse_logs(subtask)[0].read_text().splitlines()) == 3
+    del content["tasks"]["C"]["keep_checkpoints"]
+    assert invoke(run_pipeline, str(write(inputs.folder, content)), "--force")[0] == 0
+    assert list((inputs.folder / "points").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_what_stops_the_pipeline_stops_its_training(pipeline, inputs, signum):
+    content = json.loads(json.dumps(PIPELINE))
+    content["tasks"] = {"B": {"model_name": "tiny", "training_args": {"num_epochs": 500}}}
+    process = start("run_pipeline.py", str(write(inputs.folder, content)), cwd=inputs.folder)
+    for line in process.stdout:
+        if line.startswith("epoch 1"):
+            break
+    lock = inputs.folder / "results/B/tiny-english/.lock"
+    assert is_held(lock)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=120)
+    end = time.monotonic() + 60
+    while is_held(lock) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not is_held(lock), "nobody trains any more"
+    assert list((inputs.folder / "trained/B/tiny-english/checkpoints").glob("checkpoint-*/resume_point.json"))
+    if signum != signal.SIGKILL:
+        assert process.returncode == 128 + signum, output
+        assert "during finetune.py; the same command goes on" in output and "Traceback" not in output
 
 
 def test_a_mistake_behind_an_anchor_has_the_anchors_line(pipeline, inputs):
@@ -239,7 +329,10 @@ def evaluated(subtask, epochs=2):
          "peak_memory_bytes": None, "train": {"accuracy": 0.9}},
     )  # fmt: skip
     intervals = {name: [0.6, 0.8] for name in METRICS}
-    write_json(subtask.layout.eval_json("english"), dict.fromkeys(METRICS, 0.7) | {"confidence_intervals": intervals})
+    place = {"model": subtask.layout.model_name, "train_langs": "english", "eval_lang": "english"}
+    scores = {"a": {"precision": 0.7, "recall": 0.7, "f1": 0.7, "support": 3}}
+    matrix = {"registers": ["a"], "per_register": scores, "confusion_matrix": [[3]], "confidence_intervals": intervals}
+    write_json(subtask.layout.eval_json("english"), place | dict.fromkeys(METRICS, 0.7) | matrix)
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2, 30])
@@ -258,11 +351,15 @@ def test_tables_and_figures_of_any_size(pipeline, epochs):
 
 
 def test_a_dry_run_of_the_projects_own_pipeline(inputs, invoke, monkeypatch):
-    from tests.factories import PROJECT
-
-    status, output, errors = invoke(run_pipeline, str(PROJECT / "config/agnews.yaml"), "--dry_run", "--tasks", "A", "E")
-    assert (status, errors) == (0, "")
+    path = str(PROJECT / "config/agnews.yaml")
+    status, output, errors = invoke(run_pipeline, path, "--dry_run", "--tasks", "A", "E")
     assert "9 jobs: 9 to submit" in output
+    # Without the hub neither models nor data are there, and the commands that fetch them name these files.
+    assert status == 1
+    registry = PROJECT / "config/agnews-models.json"
+    assert f"`python download_model.py --models bert --model_registry {registry}` fetches it" in errors
+    fetch = "python -m utils.data.language_database --task ag_news"
+    assert f"{fetch} --language_database outputs/agnews/language-database.json fetches it" in errors
     assert not (inputs.folder / "outputs").exists()
 
 

@@ -18,7 +18,10 @@ from utils.errors import Interrupted, UserError
 from utils.figures.study import write_results
 from utils.runs.files import locked
 from utils.training import study as study_module
+from utils.training.classifier_options import FinetuneOptions
+from utils.training.classifier_setup import searchable
 from utils.training.study import OptimizationOptions, StudySettings, run_study, study_defaults, study_name
+from utils.training.study_params import check_params
 
 RANDOM = {"sampler": "optuna.samplers.RandomSampler", "direction": "minimize"}
 RANGE = {"x": {"values": [-1.0, 1.0]}}
@@ -33,6 +36,7 @@ def settings(folder, params=RANGE, defaults=None, n_trials=6, name="s", **kwargs
         params=params,
         defaults=defaults or {"x": 0.5},
         seed=1,
+        metric="x squared",
     )
 
 
@@ -72,6 +76,8 @@ def test_the_default_sampler_and_pruner_learn(tmp_path):
 @pytest.mark.slow
 def test_types_of_suggestions(tmp_path):
     defaults = {"lr": 1e-3, "size": 4, "mode": "a", "flag": True, "scale": [1.0, 2.0], "one": 1}
+    # As defaults that are whole numbers made of ranges of floats: 1 and 0, and a rate of 0.
+    defaults |= {"scaleby": [1, 1], "rate": 1}
     params = {
         "lr": {"values": [1e-1, 1e-5], "suggest_kwargs": {"log": True}},
         "size": {"values": [2, 8], "suggest_kwargs": {"step": 2}},
@@ -79,6 +85,8 @@ def test_types_of_suggestions(tmp_path):
         "flag": {"values": [True, False]},
         "scale": {"values": [0, 10]},
         "one": {"values": [0, 1], "type": "float"},
+        "scaleby": {"values": [0.5, 5]},
+        "rate": {"values": [1e-6, 1e-4]},
     }
     seen = []
     run_study(settings(tmp_path, params, defaults, 20), lambda values, report: seen.append(values) or 0.0)
@@ -91,6 +99,27 @@ def test_types_of_suggestions(tmp_path):
     }
     assert all(len(values["scale"]) == 2 and values["scale"][0] != values["scale"][1] for values in seen)
     assert all(isinstance(values["one"], float) and values["one"] % 1 for values in seen)
+    assert all(0.5 <= scale <= 5 and scale % 1 for values in seen for scale in values["scaleby"])
+    assert all(1e-6 <= values["rate"] <= 1e-4 for values in seen)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"learning_rate": {"values": [0, 1e-3]}}, "--params.learning_rate.values: must be above 0, got 0"),
+        ({"attention_dropout": {"values": [0.0, 1.0]}}, "must be below 1, got 1.0"),
+        ({"batch_size": {"values": [0.5, 5]}}, "--batch_size is a whole number, got"),
+        ({"batch_size": {"values": [4, 8], "type": "float"}}, "--batch_size is a whole number, got"),
+        ({"label_smoothing": {"values": [0.1, 0.2], "type": "int"}}, "no whole numbers"),
+        ({"lora_r": {"values": [2, 8]}}, "--lora_r is for adapters"),
+        ({"max_epochs": {"values": [2, 8]}}, "is for runs without --num_epochs"),
+    ],
+)
+def test_bounds_and_needs_of_options_hold_for_what_is_searched(params, message):
+    options = FinetuneOptions(model_name="tiny", train_langs="en", num_epochs=3)
+    with pytest.raises(UserError, match=message):
+        check_params(params, searchable(options), options)
+    check_params({"batch_size": {"values": [4, 8]}}, searchable(options), options)
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,20 @@ model card (`options_by_role`); no list of option names is kept by hand. The gro
 
 import copy
 import dataclasses
+import operator
 import typing
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 # What `option` adds to a field and argparse must not see.
 OWN_METADATA = (
-    *("role", "group", "env", "imports", "shared", "positional"),
+    *("role", "group", "env", "imports", "shared", "positional", "needs"),
     *("minimum", "maximum", "above", "below"),
 )
+
+# Of a `Need`: any value but none.
+GIVEN = object()
 
 # What an option is for; see `option`.
 IDENTITY, HYPERPARAMETER, SEARCH, PLACE, EFFORT = "identity", "hyperparameter", "search", "place", "effort"
@@ -25,6 +29,19 @@ ROLES = (IDENTITY, HYPERPARAMETER, SEARCH, PLACE, EFFORT)
 MODEL, DATA, TRAINING, MEMORY = "what to train", "data", "training", "speed and memory"
 ADAPTERS, SEARCHING, PLACES, SLURM = "adapters", "search", "where things are", "Slurm"
 OTHER, OPTUNA = "other options", "Optuna"
+
+
+@dataclass(frozen=True)
+class Need:
+    """What an option is for: another option, which must have this value, or any (`GIVEN`); `advice` says how."""
+
+    option: str
+    value: Any
+    advice: str
+
+    def is_met(self, value: Any) -> bool:
+        """Return whether the other option has a value with which this one has an effect."""
+        return bool(value) if self.value is GIVEN else value == self.value
 
 
 def option(
@@ -43,7 +60,8 @@ def option(
         group: heading in ``--help``.
         more: `aliases` (list of option strings), `metavar`, `choices`; `env` (name of an environment variable that
             stands in); `imports` (an `Objects`: the value, or some of it, are classes or functions);
-            `shared` (False: config/default.json does not set it); `positional` (given without its name);
+            `shared` (False: config/default.json does not set it); `positional` (given without its name); `needs`
+            (a `Need`: without it the option would be ignored, and is refused);
             `minimum`, `maximum` (inclusive bounds), `above`, `below` (exclusive bounds).
     """
     if role not in (None, *ROLES):
@@ -91,6 +109,23 @@ def aliases(options_class: type) -> dict[str, str]:
         for field in dataclasses.fields(options_class)
         for alias in field.metadata.get("aliases", [])
     }
+
+
+BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "minimum": ("at least", operator.ge),
+    "maximum": ("at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
+
+
+def bound_problem(field: dataclasses.Field, value: Any) -> str | None:
+    """Return what is wrong with the value of an option that has bounds; None if it keeps them."""
+    for kind, (words, holds) in BOUNDS.items():
+        bound = field.metadata.get(kind)
+        if bound is not None and value is not None and not holds(value, bound):
+            return f"must be {words} {bound}, got {value}"
+    return None
 
 
 def empty_value(field: dataclasses.Field) -> Any:

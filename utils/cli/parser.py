@@ -15,13 +15,12 @@ bare boolean flags, lists as several values and choices. This module adds:
 
 import argparse
 import dataclasses
-import functools
 import json
 import os
 import sys
 import typing
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentError, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,10 +40,12 @@ from utils.cli.options import (
     SEARCHING,
     SLURM,
     TRAINING,
+    Need,
     aliases,
+    bound_problem,
     declared,
 )
-from utils.cli.values import Objects, json_object, merge, nested, resolve_objects, scalar, unquoted
+from utils.cli.values import Objects, json_object, leaves, merge, nested, resolve_objects, scalar, value_type
 from utils.errors import UserError, nearest
 
 DEFAULT_CONFIG = PROJECT / "config" / "default.json"
@@ -94,6 +95,10 @@ class OptionParser(HfArgumentParser):
         self.passed_on: dict[str, Any] = {}
         # Config files may use any of an option's names.
         self.names = {**(aliases(passes_on) if passes_on else {}), **aliases(options_class)}
+        # What other programs call options that are called otherwise here, or are not needed.
+        self.hints = {
+            name: f"; {hint}" for cls in (options_class, passes_on) for name, hint in getattr(cls, "HINTS", {}).items()
+        }
         self.default_config = default_config
         self.origins: dict[str, str] = {}
         super().__init__(
@@ -106,7 +111,7 @@ class OptionParser(HfArgumentParser):
         )
         for action in self._actions:
             if action.type is not None and action.dest in self.fields:
-                action.type = _value_type(action.type, self._takes_none(action.dest))
+                action.type = value_type(action.type, self._takes_none(action.dest))
             if action.option_strings and action.option_strings[0].startswith("--no_"):
                 action.help = f"not --{action.dest}"
         required = [" ".join([*a.option_strings[:1], a.dest.upper()]) for a in self._actions if a.required]
@@ -176,7 +181,9 @@ class OptionParser(HfArgumentParser):
         if values.get("print_config"):
             print("\n".join(self._explain(values, argv, dotted)))
             raise SystemExit(0)
-        self._check_bounds(values)
+        given = {name for action in self._given(argv) if (name := action.dest) in self.fields}
+        self._check_bounds(values, given)
+        self._check_needs(values, given)
         for name, field in self.fields.items():
             values[name] = _resolve(values[name], field)
         return self.dataclass_types[0](**values)
@@ -195,19 +202,24 @@ class OptionParser(HfArgumentParser):
 
     def _explain(self, values: dict[str, Any], argv: list[str], dotted: list[tuple[list[str], Any]]) -> Iterator[str]:
         """Yield a line per value: the value as YAML, and as a comment where it comes from."""
-        heads = {token.partition("=")[0] for token in argv}
-        given = {action.dest for action in self._actions if heads & set(action.option_strings)}
-        given |= {".".join(keys) for keys, _ in dotted}
+        given = {action.dest for action in self._given(argv)} | {".".join(keys) for keys, _ in dotted}
         for name in self.fields:
             if name in ("config", "print_config"):
                 continue
-            for path, value in _leaves(name, values[name]):
+            for path, value in leaves(name, values[name]):
                 origin = "command line" if {name, path} & given else self.origins.get(path, "default")
                 shown = "***" if name == "token" and value else json.dumps(value, ensure_ascii=False)
                 yield f"{path}: {shown}  # {origin}"
 
+    def _given(self, argv: list[str]) -> list[argparse.Action]:
+        """Return the options that stand on the command line."""
+        heads = {token.partition("=")[0] for token in argv}
+        return [action for action in self._actions if heads & set(action.option_strings)]
+
     def _nearest_option(self, token: str) -> str:
         name = token.lstrip("-").split("=")[0].split(".")[0].replace("-", "_")
+        if name in self.hints:
+            return self.hints[name]
         close = nearest(name, self.fields)
         return close.replace("mean '", "mean '--") if "did you mean" in close else ""
 
@@ -262,12 +274,16 @@ class OptionParser(HfArgumentParser):
                 if name in self.fields and name != "config" and self._is_shared(name):
                     self._set_default(name, value, str(self.default_config))
         for origin, content in (*((path, read_config(Path(path))) for path in self._config_paths(argv)), *layers):
+            taken: dict[str, str] = {}
             for key, value in content.items():
                 name = self.names.get(key.replace("-", "_"), key.replace("-", "_"))
+                if taken.setdefault(name, key) != key:
+                    raise UserError(f"{origin}: {taken[name]} and {key} are the same option; which value is meant?")
                 if name in self.passes_on and (name not in self.fields or not self._is_shared(name)):
                     self.passed_on = merge(self.passed_on, {name: value})
                 elif name not in self.fields or name == "config":
-                    raise UserError(f"{origin}: unknown key {key!r}{nearest(name, {*self.fields, *self.passes_on})}")
+                    hint = self.hints.get(name) or nearest(name, {*self.fields, *self.passes_on})
+                    raise UserError(f"{origin}: unknown key {key!r}{hint}")
                 else:
                     self._set_default(name, value, origin)
 
@@ -302,12 +318,15 @@ class OptionParser(HfArgumentParser):
     def _set_default(self, name: str, value: Any, origin: str) -> None:
         """Make `value` the default of an option after the checks that argparse would make."""
         action = next(action for action in self._actions if action.dest == name)
-        self.origins |= {path: origin for path, _ in _leaves(name, value)}
+        self.origins |= {path: origin for path, _ in leaves(name, value)}
         if isinstance(value, dict):
             if not self._is_dict(name):
                 raise UserError(f"{origin}: {name} takes no keys below it, got {value!r}")
             value = merge(action.default or {}, value)
-        elif value is not None:
+        elif value is None:
+            if not self._takes_none(name):
+                raise UserError(f"{origin}: {name} has no value; leave the key out for the default")
+        else:
             several = isinstance(value, list)
             if several and action.nargs != "+":
                 raise UserError(f"{origin}: {name} takes one value, got {value!r}")
@@ -323,44 +342,33 @@ class OptionParser(HfArgumentParser):
         self._check_value(action, value)
         return value
 
-    def _check_bounds(self, values: dict[str, Any]) -> None:
-        tests = {
-            "minimum": ("at least", lambda value, bound: value >= bound),
-            "maximum": ("at most", lambda value, bound: value <= bound),
-            "above": ("above", lambda value, bound: value > bound),
-            "below": ("below", lambda value, bound: value < bound),
-        }
+    def _refuse(self, name: str, given: Collection[str], problem: str) -> NoReturn:
+        """Raise an error about an option where it was given: on the command line, or in a file."""
+        if name not in given and name in self.origins:
+            raise UserError(f"{self.origins[name]}: {name} {problem}")
+        self.error(f"--{name} {problem}")
+
+    def _check_needs(self, values: dict[str, Any], given: Collection[str]) -> None:
+        """Refuse options that would be accepted and ignored."""
         for name, field in self.fields.items():
-            for kind, (words, holds) in tests.items():
-                bound = field.metadata.get(kind)
-                if bound is not None and values[name] is not None and not holds(values[name], bound):
-                    self.error(f"--{name} must be {words} {bound}, got {values[name]}")
+            need: Need | None = field.metadata.get("needs")
+            if need is None or need.is_met(values[need.option]):
+                continue
+            in_file = self.origins.get(name, str(self.default_config)) != str(self.default_config)
+            # A file that lists all options, as config.txt does, says that it is about none of these.
+            listed = values[name] == field.default and need.option in self.origins
+            if name in given or (in_file and not listed):
+                self._refuse(name, given, need.advice)
 
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted names and the values of what is in a value."""
-    if isinstance(value, dict) and value:
-        for key, below in value.items():
-            yield from _leaves(f"{path}.{key}", below)
-    else:
-        yield path, value
+    def _check_bounds(self, values: dict[str, Any], given: Collection[str]) -> None:
+        for name, field in self.fields.items():
+            if problem := bound_problem(field, values[name]):
+                self._refuse(name, given, problem)
 
 
 def parse_options(options_class: type, description: str) -> Any:
     """Parse the command line of a script; ``--help`` and mistakes end the process as argparse would."""
     return OptionParser(options_class, description=description).parse()
-
-
-def _value_type(convert: Callable[[str], Any], takes_none: bool) -> Callable[[str], Any]:
-    """Return a converter that takes quotes off, and ``None`` for no value where that is one."""
-
-    @functools.wraps(convert)
-    def typed(text: Any) -> Any:
-        if not isinstance(text, str):
-            return convert(text)
-        return None if takes_none and text == "None" else convert(unquoted(text))
-
-    return typed
 
 
 def _resolve(value: Any, field: dataclasses.Field) -> Any:

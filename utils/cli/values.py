@@ -1,10 +1,12 @@
 """How values of options are read: numbers and constants, dictionaries, and objects by import path."""
 
 import builtins
+import functools
 import importlib
 import json
 import re
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,27 @@ def nested(keys: list[str], value: Any) -> dict[str, Any]:
     for key in reversed(keys):
         value = {key: value}
     return value
+
+
+def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted names and the values of what is in a value."""
+    if isinstance(value, dict) and value:
+        for key, below in value.items():
+            yield from leaves(f"{path}.{key}", below)
+    else:
+        yield path, value
+
+
+def value_type(convert: Callable[[str], Any], takes_none: bool) -> Callable[[str], Any]:
+    """Return a converter of an option that takes quotes off, and ``None`` for no value where that is one."""
+
+    @functools.wraps(convert)
+    def typed(text: Any) -> Any:
+        if not isinstance(text, str):
+            return convert(text)
+        return None if takes_none and text == "None" else convert(unquoted(text))
+
+    return typed
 
 
 def merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ A text and its label stay in one row from the file to the batch: everything that
 works on row numbers.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.cli.config_files import parse_json
 from utils.data.delimited import read_rows
 from utils.errors import UserError, nearest
 from utils.runs.files import sha256_of_file
@@ -108,11 +108,11 @@ def open_corpus(path: str) -> Corpus:
 
 def _read_names(path: Path) -> dict[str, str]:
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = parse_json(path.read_text(encoding="utf-8-sig"), path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is {path.parent.parent} a register corpus?") from None
-    except ValueError as error:
-        raise UserError(f"{path}, line {getattr(error, 'lineno', '?')}: not valid JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid UTF-8 ({error})") from None
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{path}: expected an object of abbreviations and names")
     return names

@@ -29,8 +29,7 @@ def from_hub(load: "Callable[[], datasets.Dataset]") -> "datasets.Dataset":
             seconds = _rate_limit(error)
             if seconds is None:
                 reason = str(error).strip().splitlines()[0]
-                advice = "python -m utils.data.language_database fetches it where there is internet"
-                raise RunFailure(f"{reason}; {advice}") from error
+                raise RunFailure(reason) from error
             print(f"the hub asks to wait: {seconds} seconds", file=sys.stderr, flush=True)
             time.sleep(seconds)
     raise RunFailure(f"the hub has had too many requests, {RATE_LIMIT_TRIES} times; try again later")

@@ -18,6 +18,7 @@ checks a database before anything is trained on it.
 """
 
 import hashlib
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -320,8 +321,14 @@ class TaskData:
             entry = self._entry(lang)
             try:
                 self._splits[split, lang] = self._read_anew(entry, entry.split(split), lang)
-            except (UserError, RunFailure) as error:
-                raise type(error)(f"{self.file}: {entry.where}: {error}") from error
+            except UserError as error:
+                raise UserError(f"{self.file}: {entry.where}: {error}") from error
+            except RunFailure as error:
+                other = "" if self.file == DEFAULT_DATABASE else f" --language_database {shlex.quote(str(self.file))}"
+                raise RunFailure(
+                    f"{self.file}: {entry.where}: {error}\nwhere there is internet, "
+                    f"python -m utils.data.language_database --task {self.task}{other} fetches it"
+                ) from error
         return self._splits[split, lang]
 
     def _read_anew(self, entry: Entry, split: str, lang: str) -> Split:

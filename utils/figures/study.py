@@ -34,7 +34,7 @@ def write_results(study: "optuna.Study", settings: StudySettings, table: Path, p
     if TrialState.COMPLETE in states:
         best = study.best_trial
         chosen = ", ".join(f"{name} {value}" for name, value in best.params.items())
-        lines.append(f"best trial {best.number}: {best.value:.6g} with {chosen}")
+        lines.append(f"best trial {best.number}: {settings.metric} {best.value:.6g} with {chosen}")
     lines += [f"trials   {table}", f"plots    {plots}"]
     lines += [f"not drawn: {reason}" for reason in missing]
     return "\n".join(lines)

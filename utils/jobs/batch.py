@@ -15,6 +15,7 @@ from utils.jobs import slurm
 from utils.jobs.status import JobStatus, status_table
 from utils.jobs.submission import Array, Ledger, Submission, Work, make_arrays
 from utils.jobs.templates import fill_template
+from utils.models.registry import find_model, missing_model
 from utils.runs.files import atomic_path, timestamp, write_json
 from utils.runs.layout import RunLayout
 from utils.runs.shapes import read_record
@@ -28,6 +29,17 @@ set -euo pipefail
 
 # What to run is this task's line of the manifest, counted from an offset.
 exec "$(sed -n "$(($2 + SLURM_ARRAY_TASK_ID + 1))p" "$1")"
+"""
+
+
+# The jobs one after the other; one that fails does not stop the others.
+RUN_ALL = """#!/usr/bin/env bash
+set -uo pipefail
+
+failed=()
+{jobs}
+echo "${{#failed[@]}} failed: ${{failed[*]-}}"
+exit $((${{#failed[@]}} > 0))
 """
 
 
@@ -49,7 +61,8 @@ class SubmitOptions:
     after: list[str] | None = option(None, "begin when these jobs have ended well", metavar="JOBID")
     confirm_above: int = option(100, "ask before more jobs than this are submitted", minimum=0, metavar="N")
     yes: bool = option(False, "do not ask")
-    dry_run: bool = option(False, "show what would be submitted; write and submit nothing")
+    dry_run: bool = option(False, "show what would be submitted, and what is missing; write and submit nothing")
+    no_submit: bool = option(False, "write scripts and configs, and one script that runs them all without Slurm")
     status: bool = option(False, "print a table of all jobs")
     debug: bool = option(False, "show tracebacks", group=OTHER)
 
@@ -97,31 +110,54 @@ class Batch:
         """Return whether there is nothing left to do for a job."""
         raise NotImplementedError
 
-    def run(self, script: str) -> None:
+    def missing(self, jobs: Sequence[Any]) -> list[str]:
+        """Return a line for each thing that jobs would not find where they run without internet: models."""
+        specs = {job.config["model_name"]: job.config.get("model_registry") for job in jobs}
+        lines = (missing_model(find_model(name, registry)) for name, registry in specs.items())
+        return [line for line in lines if line]
+
+    def run(self, script: str) -> int:
         """Submit what is not complete and not in the queue; with --status, print what has become of all.
 
         Args:
             script: what to tell the user to call for the results.
+
+        Returns:
+            the exit status: 1 if --dry_run finds that something is missing.
+
+        Raises:
+            UserError: before anything is written, if something is missing.
         """
         if self.options.status:
             print(status_table(self.statuses()))
-            return
+            return 0
         left = [job for job in self.jobs if not self.is_complete(job)]
         complete = len(self.jobs) - len(left)
         header = self.header(left)
-        limit = slurm.DEFAULT_ARRAY_LIMIT if self.options.dry_run else slurm.array_limit()
-        queued = set() if self.options.dry_run else self.queued()
+        without_slurm = self.options.dry_run or self.options.no_submit
+        limit = slurm.DEFAULT_ARRAY_LIMIT if without_slurm else slurm.array_limit()
+        queued = set() if without_slurm else self.queued()
         waiting = sum(job.name in queued for job in left)
         left = [job for job in left if job.name not in queued]
         print(self.describe(len(left), complete, waiting))
         if not left:
-            return
+            return 0
+        missing = self.missing(left)
         if self.options.dry_run:
             print("\n".join(job.name for job in left))
             print(f"their scripts, configs and the array would be in {self.folder}")
-            return
+            for line in missing:
+                print(f"missing: {line}", file=sys.stderr)
+            return 1 if missing else 0
+        if missing:
+            more = f" (and {len(missing) - 1} more, see --dry_run)" if len(missing) > 1 else ""
+            raise UserError(f"{missing[0]}{more}")
+        if self.options.no_submit:
+            self.write(left, script)
+            return 0
         self.confirm(len(left))
         self.submit(left, header, limit, script)
+        return 0
 
     def statuses(self) -> list[JobStatus]:
         """Return the status of every job."""
@@ -192,11 +228,25 @@ class Batch:
         tasks = slurm.queue()
         return {Path(line).stem for task, line in self.ledger.tasks() if task in tasks}
 
-    def submit(self, jobs: Sequence[Job], header: str, limit: int, script: str) -> None:
-        """Write the files of these jobs and submit them, in pieces where Slurm limits arrays."""
+    def write_jobs(self, jobs: Sequence[Job]) -> None:
+        """Write the config and the script of each job."""
         for job in jobs:
             write_json(self.configs / f"{job.name}.json", job.config)
             write_script(self.folder / f"{job.name}.sh", self.fill(job))
+
+    def write(self, jobs: Sequence[Job], script: str) -> None:
+        """Write the files of these jobs, and one script that runs them in turn, for a machine without Slurm."""
+        self.write_jobs(jobs)
+        folder, count, lines = shlex.quote(str(self.folder)), len(jobs), []
+        for number, name in enumerate((shlex.quote(job.name) for job in jobs), 1):
+            lines.append(f"echo {name} '({number} of {count})'\nbash {folder}/{name}.sh || failed+=({name})")
+        write_script(self.folder / "run-all.sh", RUN_ALL.format(jobs="\n".join(lines)))
+        print(f"scripts   {self.folder}\nconfigs   {self.configs}\nlogs      {jobs[0].layout.outputs}/train.txt, ...")
+        print(f"run all   bash {folder}/run-all.sh\n{script}")
+
+    def submit(self, jobs: Sequence[Job], header: str, limit: int, script: str) -> None:
+        """Write the files of these jobs and submit them, in pieces where Slurm limits arrays."""
+        self.write_jobs(jobs)
         # To the nanosecond: what is submitted next must not replace the manifest of tasks that wait.
         stamp = timestamp()
         manifest, array = self.folder / f"manifest-{stamp}.txt", self.folder / f"array-{stamp}.sh"

@@ -80,11 +80,13 @@ def read_grid(path: Path, base: dict[str, Any]) -> Grid:
         parameters[name] = values if isinstance(values, list) else [values]
         if not parameters[name] or len({json.dumps(value) for value in parameters[name]}) < len(parameters[name]):
             raise UserError(f"{path}: parameters.{key}: expected one or more different values, got {values}")
-        for value in parameters[name]:
-            try:
-                check_config(merge(base, nested(name.split("."), value)), f"{path}: parameters")
-            except UserError as error:
-                raise UserError(f"{path}: parameters.{key}: {str(error).splitlines()[0]}") from None
+    # Together with the others, some of which may be needed for others to have an effect.
+    first = base
+    for name, values in parameters.items():
+        first = merge(first, nested(name.split("."), values[0]))
+    for name, values in parameters.items():
+        for value in values:
+            check_config(merge(first, nested(name.split("."), value)), f"{path}: parameters.{name}")
     if not isinstance(languages, dict) or not set(languages) <= {"train", "eval"}:
         raise UserError(f'{path}: languages: expected {{"train": ..., "eval": ...}}, got {languages}')
     return Grid(parameters, languages.get("train", "all"), languages.get("eval", "all"))

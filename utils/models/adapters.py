@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from utils.cli.options import ADAPTERS, HYPERPARAMETER, option
+from utils.cli.options import ADAPTERS, GIVEN, HYPERPARAMETER, Need, option
 from utils.errors import UserError
 from utils.models.registry import ADAPTER_CONFIG, ModelSpec, cached_folder, checkpoint_problem
 
@@ -38,6 +38,7 @@ OUTPUT = (
 )
 PEFT_TASKS = {"classifier": "SEQ_CLS", "lm": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "mlm": None}
 TARGETS = (*SEPARATE, "attention", ALL_LINEAR)
+TARGETS_GIVEN = Need("lora_targets", GIVEN, "is for adapters; say which with --lora_targets, for instance query")
 
 
 @dataclass(kw_only=True)
@@ -50,24 +51,29 @@ class AdapterOptions:
     lora_targets: list[str] | None = option(
         None, "train low-rank adapters of these matrices instead of the whole model", choices=TARGETS
     )
-    lora_r: int = option(8, "rank of the adapters", minimum=1)
-    lora_alpha: float = option(32, "scale of the adapters, divided by the rank", above=0)
-    lora_dropout: float = option(0.01, "dropout of what goes into the adapters", minimum=0, below=1)
-    rslora: bool = option(False, "divide the scale by the square root of the rank (rank-stabilized LoRA)")
-    dora: bool = option(False, "train magnitudes and directions apart (DoRA)")
-    load_in_4bit: bool = option(False, "keep the frozen weights in 4 bits (QLoRA; GPU, needs bitsandbytes)")
-    merge_adapter: bool = option(False, "save a plain model with the adapters added to its weights")
+    lora_r: int = option(8, "rank of the adapters", minimum=1, needs=TARGETS_GIVEN)
+    lora_alpha: float = option(32, "scale of the adapters, divided by the rank", above=0, needs=TARGETS_GIVEN)
+    lora_dropout: float = option(
+        0.01, "dropout of what goes into the adapters", minimum=0, below=1, needs=TARGETS_GIVEN
+    )
+    rslora: bool = option(
+        False, "divide the scale by the square root of the rank (rank-stabilized LoRA)", needs=TARGETS_GIVEN
+    )
+    dora: bool = option(False, "train magnitudes and directions apart (DoRA)", needs=TARGETS_GIVEN)
+    load_in_4bit: bool = option(
+        False, "keep the frozen weights in 4 bits (QLoRA; GPU, needs bitsandbytes)", needs=TARGETS_GIVEN
+    )
+    merge_adapter: bool = option(
+        False, "save a plain model with the adapters added to its weights", needs=TARGETS_GIVEN
+    )
 
 
 def check_adapter_options(options: AdapterOptions) -> None:
-    """Refuse options of adapters without adapters, and 4 bits where they cannot be had.
+    """Refuse 4 bits where they cannot be had.
 
     Raises:
         UserError: naming the option.
     """
-    for name in ("rslora", "dora", "load_in_4bit", "merge_adapter"):
-        if getattr(options, name) and not options.lora_targets:
-            raise UserError(f"--{name} is for adapters; say which with --lora_targets, for instance query")
     if options.load_in_4bit:
         import torch
 

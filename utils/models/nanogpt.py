@@ -43,7 +43,7 @@ def load_nanogpt(path: str | Path) -> "GPT2LMHeadModel":
 
     checkpoint = _read(Path(path))
     arguments = _model_args(Path(path), checkpoint)
-    weights = {name.removeprefix(COMPILED_PREFIX): value for name, value in checkpoint["model"].items()}
+    weights = _weights(Path(path), checkpoint, arguments)
     dropout = arguments.get("dropout", 0.0)
     model = GPT2LMHeadModel(
         GPT2Config(
@@ -70,11 +70,11 @@ def load_nanogpt(path: str | Path) -> "GPT2LMHeadModel":
     return model.eval()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, mmap: bool = False) -> dict[str, Any]:
     import torch
 
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except pickle.UnpicklingError:
@@ -104,6 +104,31 @@ def _model_args(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _weights(path: Path, checkpoint: dict[str, Any], arguments: dict[str, Any]) -> dict[str, "torch.Tensor"]:
+    """Return the weights by their names, after checking what decides how large the model is that is built for them."""
+    import torch
+
+    weights = {str(name).removeprefix(COMPILED_PREFIX): value for name, value in checkpoint["model"].items()}
+    for name, value in weights.items():
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f"{path}: {name} is no tensor")
+    for name, rows in (("transformer.wte.weight", "vocab_size"), ("transformer.wpe.weight", "block_size")):
+        expected = [arguments[rows], arguments["n_embd"]]
+        if name not in weights:
+            raise UserError(f"{path}: the weights of {name!r} are missing")
+        if list(weights[name].shape) != expected:
+            raise UserError(_other_shape(path, name, weights[name], expected))
+    present = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
+    if len(present) < arguments["n_layer"]:
+        first = next(index for index in range(arguments["n_layer"]) if str(index) not in present)
+        raise UserError(f"{path}: the weights of 'transformer.h.{first}.ln_1.weight' are missing")
+    return weights
+
+
+def _other_shape(path: Path, name: str, value: "torch.Tensor", expected: list[int]) -> str:
+    return f"{path}: {name} has the shape {list(value.shape)}, but its model_args say {expected}"
+
+
 def _weight(
     path: Path, weights: dict[str, "torch.Tensor"], name: str, expected: "torch.Tensor", has_bias: bool
 ) -> "torch.Tensor":
@@ -118,9 +143,7 @@ def _weight(
     value = value.t() if name.endswith(TRANSPOSED) else value
     if value.shape != expected.shape:
         wanted = expected.t() if name.endswith(TRANSPOSED) else expected
-        raise UserError(
-            f"{path}: {name} has the shape {list(weights[name].shape)}, but its model_args say {list(wanted.shape)}"
-        )
+        raise UserError(_other_shape(path, name, weights[name], list(wanted.shape)))
     return value.float().contiguous()
 
 
@@ -164,6 +187,18 @@ def nanogpt_tokenizer(vocabulary: Path, merges: Path, rows: int) -> "PreTrainedT
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=PADDING, padding_side="right"
     )
+
+
+def find_problem(checkpoint: Path, vocabulary: Path, merges: Path) -> str | None:
+    """Return why a checkpoint and its tokenizer do not go together, without reading the weights; None if they do."""
+    try:
+        content = _read(checkpoint, mmap=True)
+        arguments = _model_args(checkpoint, content)
+        _weights(checkpoint, content, arguments)
+        nanogpt_tokenizer(vocabulary, merges, arguments["vocab_size"])
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def convert(checkpoint: Path, vocabulary: Path, merges: Path, cache: Path) -> Path:

@@ -7,11 +7,13 @@ names), so that nothing asks the hub on a compute node without internet.
 import json
 import os
 import re
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from utils import PROJECT
+from utils.cli.config_files import parse_json
 from utils.cli.options import PLACE, PLACES, option
 from utils.data.hub import local_or_hub
 from utils.errors import RunFailure, UserError, nearest
@@ -61,6 +63,14 @@ class ModelSpec:
     license: str = "unknown"
     sbatch_train: str = ""
     sbatch_eval: str = ""
+    registry: str = ""
+
+    @property
+    def download_command(self) -> str:
+        """The command that fetches it; `registry` is the file that names it."""
+        other = self.registry and Path(self.registry).resolve() != DEFAULT_REGISTRY
+        words = ["python", "download_model.py", "--models", self.name]
+        return shlex.join([*words, *(["--model_registry", self.registry] if other else [])])
 
     @property
     def is_local(self) -> bool:
@@ -81,11 +91,11 @@ def load_registry(path: str | None = None) -> dict[str, ModelSpec]:
     """
     file = registry_path(path)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8-sig"), file)
     except OSError as error:
         raise UserError(f"{file}: cannot read the model registry ({error.strerror})") from None
-    except ValueError as error:
-        raise UserError(f"{file}, line {getattr(error, 'lineno', '?')}: not valid JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not valid UTF-8 ({error})") from None
     if not isinstance(content, dict) or not content:
         raise UserError(f'{file}: expected {{"abbreviation": "checkpoint", ...}}')
     return {name: _model_spec(file, name, entry) for name, entry in content.items()}
@@ -131,7 +141,7 @@ def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
         entry = {"checkpoint": entry}
     if not isinstance(entry, dict) or not isinstance(entry.get("checkpoint"), str) or not entry["checkpoint"]:
         raise UserError(f"{where}: expected a checkpoint (hub id or folder) or an object with the key 'checkpoint'")
-    known = set(ModelSpec.__dataclass_fields__) - {"name"}
+    known = set(ModelSpec.__dataclass_fields__) - {"name", "registry"}
     for key in entry:
         if key not in known:
             raise UserError(f"{where}: unknown key {key!r}{nearest(key, known)}")
@@ -154,7 +164,7 @@ def _model_spec(file: Path, name: str, entry: Any) -> ModelSpec:
         others["tokenizer"] = _nanogpt_tokenizer(file, where, entry.get("tokenizer"))
     elif "tokenizer" in entry:
         raise UserError(f"{where}: tokenizer is for checkpoints of the format nanogpt, which come without one")
-    return ModelSpec(name, checkpoint, **others)
+    return ModelSpec(name, checkpoint, registry=str(file), **others)
 
 
 def _nanogpt_tokenizer(file: Path, where: str, given: Any) -> dict[str, str]:
@@ -177,6 +187,19 @@ def model_problem(spec: ModelSpec, folder: Path, parts: tuple[str, ...] = PARTS)
     if spec.format == "nanogpt":
         return next((f"{path} does not exist" for path in nanogpt_files(spec) if not path.is_file()), None)
     return checkpoint_problem(folder, parts)
+
+
+def missing_model(spec: ModelSpec) -> str | None:
+    """Return a line that says what a model lacks here and how to get it; None if it can be loaded without network."""
+    problem = model_problem(spec, cached_folder(spec))
+    if problem is None and spec.format == "nanogpt":
+        from utils.models.nanogpt import find_problem
+
+        problem = find_problem(*nanogpt_files(spec))
+    if problem is None:
+        return None
+    advice = "" if spec.is_local or spec.format != "hf" else f"; `{spec.download_command}` fetches it"
+    return f"model {spec.name}: {spec.checkpoint}: {problem}{advice}"
 
 
 def checkpoint_problem(folder: Path, parts: tuple[str, ...] = PARTS) -> str | None:
@@ -301,5 +324,5 @@ def resolve_checkpoint(
     except RunFailure as failure:
         raise UserError(
             f"model {spec.name}: {spec.checkpoint} is not in the local cache ({problem}) and the hub did not give it\n"
-            f"run `python download_model.py --models {spec.name}` where there is internet; {failure}"
+            f"run `{spec.download_command}` where there is internet; {failure}"
         ) from None

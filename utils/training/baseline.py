@@ -33,8 +33,12 @@ def is_trained(layout: RunLayout, options: dict[str, Any], data: dict[str, Any])
 
 def baseline_options(options: FinetuneOptions) -> dict[str, Any]:
     """Return the options of finetune.py that the baseline follows: those of the texts, and the seed."""
-    texts = options_by_role(FinetuneOptions, IDENTITY, HYPERPARAMETER, groups=(DATA,))
-    return {name: getattr(options, name) for name in ("train_langs", *texts, "seed")}
+    return {name: getattr(options, name) for name in ("train_langs", *baseline_names(), "seed")}
+
+
+def baseline_names() -> list[str]:
+    """Return the names of the options that say what texts there are."""
+    return options_by_role(FinetuneOptions, IDENTITY, HYPERPARAMETER, groups=(DATA,))
 
 
 def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSource, force: bool = False) -> str:

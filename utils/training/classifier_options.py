@@ -16,6 +16,7 @@ from utils.cli.options import (
     SEARCH,
     TRAINING,
     CommonOptions,
+    Need,
     option,
     options_by_role,
 )
@@ -64,10 +65,16 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
     GROUP: ClassVar[str] = TRAINING
 
     max_epochs: int = option(
-        20, "without --num_epochs: no more than this, however few the training texts", minimum=1, metavar="EPOCHS"
+        20,
+        "without --num_epochs: no more than this, however few the training texts",
+        minimum=1,
+        metavar="EPOCHS",
+        needs=Need("num_epochs", None, "is for runs without --num_epochs, which says how many"),
     )
     balanced: bool = option(False, "weight the loss so that every register counts equally")
-    label_smoothing: float = option(0.0, "label smoothing of the loss", minimum=0, below=1)
+    label_smoothing: float = option(
+        0.0, "label smoothing of the loss", minimum=0, below=1, aliases=["--label_smoothing_factor"]
+    )
     mix: Literal["equal", "all", "temperature"] = option(
         "equal",
         "texts per language: as many of each as the smallest has, all, or in between (--mix_exponent)",
@@ -79,12 +86,17 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
         group=DATA,
         minimum=0,
         maximum=1,
+        needs=Need("mix", "temperature", "is for --mix temperature"),
     )
     validation_size: float = option(
         0.2, "texts kept for validation, stratified: a part of all below 1, else their number", group=DATA, above=0
     )
     max_train_texts: int | None = option(None, "train on at most so many texts", group=DATA, minimum=1, metavar="N")
-    freeze_encoder: bool = option(False, "train the classification head alone")
+    freeze_encoder: bool = option(
+        False,
+        "train the classification head alone",
+        needs=Need("lora_targets", None, "and --lora_targets exclude each other: adapters change what it freezes"),
+    )
     evaluate_train: bool = option(False, "also compute the best model's metrics on the training texts", role=IDENTITY)
     study_kwargs: dict = option(
         study_defaults("maximize"),

@@ -71,16 +71,38 @@ class TrainingOptions(ComputeOptions, RestartOptions, RegistryOptions, CommonOpt
 
     ROLE: ClassVar[str] = HYPERPARAMETER
     GROUP: ClassVar[str] = TRAINING
+    # The Trainer's own arguments that are called otherwise here, or are always so.
+    HINTS: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("bf16", "fp16"), "the number format is --precision bf16, fp16, fp32 or auto"),
+        **dict.fromkeys(
+            ("per_device_eval_batch_size", "eval_batch_size"),
+            "evaluation makes its batches by --eval_token_budget, in tokens",
+        ),
+        **dict.fromkeys(
+            ("eval_strategy", "evaluation_strategy", "save_strategy", "load_best_model_at_end"),
+            "every epoch is validated and the best one kept, always",
+        ),
+        "save_total_limit": "two resume points are kept: that of the best and that of the last epoch",
+        "metric_for_best_model": "the best epoch is that of the best validation macro F1",
+        "warmup_steps": "the warm-up is --warmup_ratio, a part of all steps",
+        "group_by_length": "batches are computed in pieces of similar length: --train_sampling",
+        "train_batch_size": "texts per step and device are --batch_size",
+        "optim": "the optimizer is AdamW",
+        "resume_from_checkpoint": "the same command goes on by itself",
+    }
 
     num_epochs: int | None = option(
         None,
         f"passes over the training texts; without it as many as show the model {TEXTS_SHOWN:,} texts; 0 trains "
         "nothing and saves the pretrained model with a new head",
-        aliases=["--epochs"],
+        aliases=["--epochs", "--num_train_epochs"],
         minimum=0,
     )
     batch_size: int | None = option(
-        None, f"training texts per step and device; without it the registry's, else {DEFAULT_BATCH_SIZE}", minimum=1
+        None,
+        f"training texts per step and device; without it the registry's, else {DEFAULT_BATCH_SIZE}",
+        minimum=1,
+        aliases=["--per_device_train_batch_size"],
     )
     learning_rate: float = option(5e-5, "highest learning rate", above=0)
     warmup_ratio: float = option(0.1, "part of the steps in which the learning rate rises", minimum=0, below=1)
@@ -101,6 +123,7 @@ class TrainingOptions(ComputeOptions, RestartOptions, RegistryOptions, CommonOpt
         "cut texts to this many tokens; without it the registry's, else 512 or the model's limit",
         group=DATA,
         minimum=4,
+        aliases=["--max_seq_length"],
     )
     train_sampling: Literal["length", "random"] = option(
         "length", "compute each batch in pieces of similar length (little padding), or pad it whole", group=MEMORY

@@ -22,6 +22,7 @@ from utils.cli.progress import progress
 from utils.cli.values import Objects, resolve_objects
 from utils.errors import Diverged, Interrupted, UserError, nearest
 from utils.runs.files import locked
+from utils.training.study_params import check_params, suggest
 
 if TYPE_CHECKING:
     import optuna
@@ -88,8 +89,10 @@ class StudySettings:
         study_kwargs: options of the study, see `--study_kwargs`; classes as import paths or themselves.
         optimize_kwargs: options of `Study.optimize`.
         params: per hyperparameter `values`, perhaps `type` and `suggest_kwargs`.
-        defaults: the hyperparameters' values without a search, whose types decide how they are suggested.
+        defaults: the hyperparameters' values without a search; a list is searched entry by entry.
         seed: of the sampler.
+        metric: what the value of a trial is called.
+        options: of the script, whose bounds hold for what is suggested.
     """
 
     name: str
@@ -99,59 +102,8 @@ class StudySettings:
     params: dict[str, dict[str, Any]]
     defaults: dict[str, Any]
     seed: int
-
-
-def check_params(params: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Refuse hyperparameters that do not exist or cannot be suggested.
-
-    Raises:
-        UserError: naming the option.
-    """
-    if not params:
-        raise UserError("--params is empty: give what to search, as --params.lr.values 1e-6 1e-4")
-    for name, spec in params.items():
-        if name not in defaults:
-            raise UserError(f"--params.{name}: there is no such hyperparameter{nearest(name, defaults)}")
-        values = spec.get("values") if isinstance(spec, dict) else None
-        if not isinstance(values, list) or not values:
-            raise UserError(f"--params.{name}.values: expected several values, got {values!r}")
-        for key in spec:
-            if key not in ("values", "type", "suggest_kwargs"):
-                raise UserError(f"--params.{name}.{key}: unknown{nearest(key, ('values', 'type', 'suggest_kwargs'))}")
-        kind = suggested_type(spec, defaults[name])
-        if kind != "categorical" and (len(values) != 2 or not all(isinstance(v, (int, float)) for v in values)):
-            raise UserError(f"--params.{name}.values: a range of {kind}s is two numbers, got {values}")
-
-
-def suggested_type(spec: dict[str, Any], default: Any) -> str:
-    """Return how a hyperparameter is suggested: float, int or categorical.
-
-    Raises:
-        UserError: if another type is asked for than the default value allows.
-    """
-    default = default[0] if isinstance(default, list) and default else default
-    is_number = isinstance(default, (int, float)) and not isinstance(default, bool)
-    requested = spec.get("type")
-    if requested is None:
-        return type(default).__name__ if is_number else "categorical"
-    if requested not in ("float", "int") or not is_number:
-        raise UserError(f"type {requested!r}: float or int, of hyperparameters that are numbers")
-    return requested
-
-
-def suggest(trial: "optuna.Trial", name: str, spec: dict[str, Any], default: Any) -> Any:
-    """Suggest a value, or as many as the default is a list of."""
-    if isinstance(default, list):
-        return [suggest(trial, f"{name}_{index}", spec, value) for index, value in enumerate(default)]
-    kind, values = suggested_type(spec, default), spec["values"]
-    more = spec.get("suggest_kwargs") or {}
-    if kind == "categorical":
-        return trial.suggest_categorical(name, values)
-    method = trial.suggest_int if kind == "int" else trial.suggest_float
-    try:
-        return method(name, min(values), max(values), **more)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"--params.{name}: {error}") from None
+    metric: str
+    options: Any = None
 
 
 def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
@@ -175,7 +127,7 @@ def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # Of the sampler and the pruners that are the defaults here.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    check_params(settings.params, settings.defaults)
+    check_params(settings.params, settings.defaults, settings.options)
     kwargs = _instantiate(resolve_objects(settings.study_kwargs, STUDY_OBJECTS, "--study_kwargs"), settings.seed)
     optimize = dict(resolve_objects(settings.optimize_kwargs, OPTIMIZE_OBJECTS, "--optimize_kwargs"))
     if optimize.pop("n_jobs", 1) != 1:
@@ -311,7 +263,7 @@ class Worker:
         except Diverged as error:
             print(f"trial {trial.number}: {str(error).splitlines()[0]}", flush=True)
             raise optuna.TrialPruned from error
-        print(f"trial {trial.number}: {value:.6g}", flush=True)
+        print(f"trial {trial.number}: {settings.metric} {value:.6g}", flush=True)
         return value
 
 

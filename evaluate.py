@@ -138,7 +138,7 @@ class Evaluator:
     def __init__(self, options: EvaluateOptions, layout: RunLayout, texts: TextSource):
         from utils.data.tokenization import load_tokenizer
         from utils.models import device as machine
-        from utils.models.loading import classifier_labels, load_classifier
+        from utils.models.loading import check_vocabulary, classifier_labels, load_classifier
 
         machine.keep_freed_memory()
         self.options, self.layout, self.texts = options, layout, texts
@@ -146,6 +146,7 @@ class Evaluator:
         self.precision = machine.choose_precision(options.precision)
         self.model = load_classifier(layout.model, self.device)
         self.tokenizer = load_tokenizer(layout.model)
+        check_vocabulary(self.tokenizer, self.model, layout.model)
         self.registers = classifier_labels(self.model)
 
     def registers_of(self, lang: str) -> list[str]:
@@ -170,7 +171,7 @@ class Evaluator:
 
         registers = self.registers_of(lang)
         texts = self.texts.load("test", lang, separator(self.tokenizer))
-        labels = np.array([self.registers.index(registers[label]) for label in texts["label"]])
+        labels = np.array([self.registers.index(registers[label]) for label in texts["label"][:]])
         dataset = tokenize(texts, self.tokenizer, self.tokenizer.model_max_length, Path(self.options.cache_dir))
         started = time.monotonic()
         logits = predict_logits(

@@ -124,8 +124,8 @@ def fit(run: Run) -> str:
         "license": run.spec.license,
         "num_epochs": int(arguments.num_train_epochs),
         "max_length": prepared.max_length,
-        "train_registers": count_registers(prepared.data.train["label"], registers),
-        "validation_registers": count_registers(prepared.data.validation["label"], registers),
+        "train_registers": count_registers(prepared.data.train["label"][:], registers),
+        "validation_registers": count_registers(prepared.data.validation["label"][:], registers),
     }
     if is_main_process():
         run.record.write("running")

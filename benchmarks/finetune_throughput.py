@@ -91,11 +91,11 @@ def prepare(options: BenchmarkOptions, folder: Path) -> None:
     corpus = open_corpus(options.corpus_path)
     texts = datasets.concatenate_datasets([corpus.load("train", lang) for lang in options.langs or ["sv", "fr"]])
     build_model(
-        folder / "model", [text[:5000] for text in texts["text"]], vocabulary=32_000,
+        folder / "model", [text[:5000] for text in texts["text"][:]], vocabulary=32_000,
         hidden_size=options.hidden_size, layers=options.layers, heads=options.hidden_size // 32,
     )  # fmt: skip
     tokens = tokenize(texts, load_tokenizer(folder / "model"), MAX_LENGTH, folder / "cache")
-    lengths = np.array(tokens["length"])
+    lengths = np.array(tokens["length"][:])
     # A sample with the lengths of the whole: even steps through the sorted lengths, then shuffled.
     generator = np.random.default_rng(0)
     order = np.argsort(lengths, kind="stable")
@@ -134,7 +134,7 @@ def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
     function = functions[variant.split(",")[0]]
     with tempfile.TemporaryDirectory() as scratch:
         seconds, padding = function(task, model, dataset, tokenizer, device, scratch)
-    lengths = np.array(dataset["length"])
+    lengths = np.array(dataset["length"][:])
     body = sum(p.numel() for name, p in model.named_parameters() if "embedding" not in name)
     width, layers = model.config.hidden_size, model.config.num_hidden_layers
     # 2 FLOPs per weight and token, attention scores and values; the backward pass costs twice the forward pass.
@@ -165,7 +165,7 @@ def earlier(task: str, model: Any, dataset: Any, tokenizer: Any, device: Any, sc
 
     training = task == "train"
     loader = DataLoader(dataset, batch_size=16 if training else 64, shuffle=training, collate_fn=collate)
-    padding = 1 - sum(dataset["length"]) / (MAX_LENGTH * len(dataset))
+    padding = 1 - sum(dataset["length"][:]) / (MAX_LENGTH * len(dataset))
     on_gpu = device.type == "cuda"
     started = time.monotonic()
     if training:
@@ -232,7 +232,7 @@ def this_project(task: str, model: Any, dataset: Any, tokenizer: Any, device: An
 
     precision = choose_precision("auto")
     collator = make_collator(tokenizer, device)
-    lengths = np.array(dataset["length"])
+    lengths = np.array(dataset["length"][:])
     if task == "evaluate":
         started = time.monotonic()
         predict_logits(model, dataset, collator, device, precision=precision)

@@ -90,7 +90,7 @@ def test_evaluation_reaches_the_validation_metrics(model, invoke, small):
     import numpy as np
 
     parts = {lang: corpus.load("train", lang) for lang in ("en", "fr")}
-    rows = mix_languages({lang: len(part) for lang, part in parts.items()}, "equal", 0.3, 42)
+    rows = mix_languages({lang: np.array(part["label"][:]) for lang, part in parts.items()}, "equal", 0.3, 42)
     chosen = [parts[lang][int(row)] for lang in parts for row in rows[lang]]
     _, validation = split_validation(
         np.array([row["label"] for row in chosen]), np.array([row["lang"] for row in chosen]), 0.2, 42

@@ -1,8 +1,12 @@
 import csv
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 
+from tests.factories import PROJECT
 from utils.data.corpus_load import open_corpus, read_tsv
 from utils.errors import UserError
 
@@ -40,14 +44,14 @@ def test_every_text_comes_back_exactly(tmp_path, line_end):
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator=line_end)
         writer.writerows((REGISTERS[i % 3], text) for i, text in enumerate(texts))
-    rows = read_tsv(path, REGISTERS)
+    rows = list(read_tsv(path, REGISTERS))
     assert [text for _, text in rows] == texts
     assert [register for register, _ in rows] == [REGISTERS[i % 3] for i in range(len(texts))]
 
 
 def test_a_file_without_a_last_line_end_and_with_a_byte_order_mark(tmp_path):
-    assert read_tsv(write(tmp_path, "\ufeffIN\tone\nOP\ttwo"), REGISTERS) == [("IN", "one"), ("OP", "two")]
-    assert read_tsv(write(tmp_path, "IN\tone\n\n"), REGISTERS) == [("IN", "one")]
+    assert list(read_tsv(write(tmp_path, "\ufeffIN\tone\nOP\ttwo"), REGISTERS)) == [("IN", "one"), ("OP", "two")]
+    assert list(read_tsv(write(tmp_path, "IN\tone\n\n"), REGISTERS)) == [("IN", "one")]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ def test_a_file_without_a_last_line_end_and_with_a_byte_order_mark(tmp_path):
 def test_mistakes_are_named_with_file_and_line(tmp_path, content, line, message):
     path = write(tmp_path, content)
     with pytest.raises(UserError) as error:
-        read_tsv(path, REGISTERS)
+        list(read_tsv(path, REGISTERS))
     assert f"{path}, line {line}: " in str(error.value)
     assert message in str(error.value)
 
@@ -115,3 +119,54 @@ def test_the_real_corpus_is_read_whole(real_corpus):
     assert len(swedish) == 1080
     assert max(map(len, swedish["text"])) == 315_534
     assert min(map(len, corpus.load("train", "fr")["text"])) == 21
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+import datasets, pyarrow
+from utils.data.corpus_load import open_corpus
+from utils.data.tokenization import load_tokenizer, tokenize
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+corpus, model = open_corpus(sys.argv[1]), Path(sys.argv[2])
+tokenizer = load_tokenizer(model)
+tokenizer(["warm up"] * 100)
+before = peak()
+loaded = corpus.load("train", "en")
+after = peak()
+tokens = tokenize(loaded, tokenizer, 16, Path(sys.argv[3]))
+print(len(tokens), after - before, peak() - after)
+"""
+
+
+@pytest.mark.slow
+def test_a_large_file_takes_little_more_memory_than_its_size(small, tmp_path):
+    """It took eight times its size to be read, and once more to be tokenized."""
+    for folder in ("train", "test"):
+        (tmp_path / "corpus" / folder).mkdir(parents=True)
+    shutil.copytree(small / "register-corpus/info", tmp_path / "info")
+    text = "the minister said on Friday that " * 60
+    path = tmp_path / "corpus/train/en.tsv"
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"IN\t{number} {text}é\n" for number in range(40_000))
+    arguments = [str(tmp_path), str(small / "tiny-xlmr"), str(tmp_path / "cache")]
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE, *arguments], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    rows, loading, tokenizing = map(int, run.stdout.split())
+    size = path.stat().st_size
+    assert rows == 40_000 and size > 75e6
+    assert loading < 2 * size, f"{loading / size:.1f} x the file"
+    assert tokenizing < 0.75 * size, f"{tokenizing / size:.1f} x the file"
+
+
+def test_texts_come_back_from_any_kind_of_line(tmp_path):
+    """A lone carriage return in one text, private characters in another, a mark before the first."""
+    rows = [("IN", "a\rb"), ("OP", "\ue000\ue001"), ("IN", "c\nd"), ("OP", "\u2028 e \x85"), ("IN", "\r")]
+    path = tmp_path / "x.tsv"
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter="\t", lineterminator="\r\n").writerows(rows)
+    assert list(read_tsv(path, ["IN", "OP"])) == rows

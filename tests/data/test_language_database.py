@@ -423,7 +423,11 @@ def test_datasets_of_the_hub_are_waited_for_and_kept(tmp_path):
     hub.server_close()
     assert listing(0, HF_HUB_OFFLINE="1")[0] == lines
     lines, errors = listing(1, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "empty"))
-    assert lines == [] and "fetches it where there is internet" in errors and "Traceback" not in errors
+    assert (
+        lines == []
+        and "where there is internet, python -m utils.data.language_database --task t" in errors
+        and "Traceback" not in errors
+    )
 
 
 def test_tables_without_a_header_and_named_numbers(tmp_path):

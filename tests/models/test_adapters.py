@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import re
 import signal
 
@@ -13,13 +14,14 @@ from safetensors.torch import load_file
 import evaluate
 import finetune
 import finetune_lm
+from demo.build import build_model, make_texts
 from tests.factories import FAST, TRAIN, only_folder, rows_of
 from tests.processes import finish, start, stop_at
 from utils.errors import UserError
 from utils.models.adapters import AdapterOptions, add_adapters, find_targets, freeze_encoder, head_modules
 from utils.models.loading import load_classifier
 from utils.models.registry import ModelSpec
-from utils.runs.files import read_json
+from utils.runs.files import read_json, write_json
 
 SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
 GPT2 = {"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 2}
@@ -125,17 +127,74 @@ def test_rank_stabilization_and_decomposition(tmp_path):
         (["--merge_adapter"], "--merge_adapter is for adapters"),
         (["--lora_targets", "queries"], "invalid choice: 'queries'"),
         (["--lora_targets", "query", "--lora_r", "0"], "--lora_r must be at least 1"),
-        (["--lora_targets", "query", "--load_in_4bit"], "--load_in_4bit needs a GPU"),
+        (["--lora_targets", "query", "--load_in_4bit", "--merge_adapter"], "cannot be added to weights in 4 bits"),
     ],
 )
 def test_mistakes(inputs, invoke, arguments, message):
-    if "--load_in_4bit" in arguments and torch.cuda.is_available():
-        arguments, message = [*arguments, "--merge_adapter"], "--"
     status, _, errors = invoke(finetune, "--model_name", "tiny", "--train_langs", "en", *arguments)
     assert (status, message in errors) == (2, True), errors
 
 
 LORA = ["--lora_targets", "query", "value", "--lora_r", "4"]
+
+
+def test_options_of_adapters_without_targets_are_refused_everywhere(inputs, invoke, tmp_path):
+    """They trained the whole model."""
+    for name, value in (("lora_r", 8), ("lora_alpha", 3.0), ("lora_dropout", 0.1), ("dora", True)):
+        words = [f"--{name}", *([] if value is True else [str(value)])]
+        for script, first in (
+            (finetune, ["--model_name", "tiny", "--train_langs", "en"]),
+            (finetune_lm, ["--model_name_or_path", "gpt2", "--test_file", "x.txt.gz"]),
+        ):
+            status, _, errors = invoke(script, *first, *words)
+            assert status == 2 and f"--{name} is for adapters; say which with --lora_targets" in errors, errors
+        (tmp_path / "lora.json").write_text(json.dumps({name: value}))
+        status, _, errors = invoke(
+            finetune, "--model_name", "tiny", "--train_langs", "en", "--config", str(tmp_path / "lora.json")
+        )
+        assert status == 2 and f"lora.json: {name} is for adapters" in errors
+    for words in (["--mix_exponent", "0.5"], ["--freeze_encoder", "--lora_targets", "query"]):
+        status, _, errors = invoke(finetune, "--model_name", "tiny", "--train_langs", "en", *words)
+        assert status == 2 and words[0] in errors, errors
+
+
+@pytest.mark.slow
+def test_what_was_validated_in_4_bits_is_evaluated_in_4_bits(inputs, invoke, monkeypatch):
+    """Merging the adapters into the weights in full precision made another model of it."""
+    from utils.training import classifier_trainer
+
+    texts = [text for lang in ("en", "fr") for _, text in make_texts(lang, 60, random.Random(lang))]
+    # Blocks of 64 weights share a scale.
+    build_model(inputs.folder / "wide", texts, vocabulary=600, hidden_size=64)
+    write_json(inputs.folder / "wide.json", {"tiny": {"checkpoint": "./wide", "max_length": 64}})
+    command = ["--model_name", "tiny", "--train_langs", "en"]
+    monkeypatch.setenv("MODEL_REGISTRY", str(inputs.folder / "wide.json"))
+    batch = {"input_ids": torch.arange(5, 65).reshape(3, 20), "attention_mask": torch.ones(3, 20, dtype=torch.long)}
+    stock, validated = classifier_trainer.save_model, []
+
+    def save(trainer, *rest):
+        with torch.no_grad():
+            validated.append(trainer.model.eval()(**batch).logits)
+        return stock(trainer, *rest)
+
+    monkeypatch.setattr(classifier_trainer, "save_model", save)
+    status, _, errors = invoke(finetune, *command, *FAST, "--lora_targets", "attention", "--load_in_4bit")
+    assert status == 0, errors
+    folder = inputs.folder / "models/tiny-en"
+    assert "beside weights in 4 bits (NF4)" in (folder / "README.md").read_text()
+    assert "LoRA" in (folder / "README.md").read_text() and (folder / "adapter_model.safetensors").is_file()
+    loaded = load_classifier(folder, torch.device("cpu"))
+    with torch.no_grad():
+        found = loaded(**batch).logits
+    torch.testing.assert_close(found, validated[0], atol=5e-5, rtol=1e-5)
+    status, _, errors = invoke(evaluate, *command, "--eval_langs", "en", "--precision", "fp32")
+    assert status == 0, errors
+    # Without the mark, it would be another model.
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {name: x for name, x in config.items() if name != "quantization_config"})
+    with torch.no_grad():
+        other = load_classifier(folder, torch.device("cpu"))(**batch).logits
+    assert (other - found).abs().max() > 20 * (validated[0] - found).abs().max()
 
 
 @pytest.mark.slow

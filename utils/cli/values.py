@@ -88,6 +88,11 @@ def value_type(convert: Callable[[str], Any], takes_none: bool) -> Callable[[str
     return typed
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun: ``1 text``, ``2,000 texts``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
     """Return `base` with `update` merged into it, key by key; `DELETE` removes a key."""
     merged = dict(base)

@@ -8,9 +8,12 @@ A text and its label stay in one row from the file to the batch: everything that
 works on row numbers.
 """
 
+import itertools
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.cli.config_files import parse_json
 from utils.data.delimited import read_rows
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     import datasets
 
 DEFAULT_CORPUS = "../register-corpus"
+# Rows that are objects of Python at a time, while a file is read.
+ROWS_AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
@@ -71,20 +76,13 @@ class Corpus:
             lang: the language.
             separator: for datasets whose texts are in several columns; here each is one text.
         """
-        import datasets
-
         path = self.file(split, lang)
-        rows = read_tsv(path, self.registers)
-        if not rows:
-            raise UserError(f"{path}: the file is empty; expected one 'register<tab>text' row per text")
         labels = {register: label for label, register in enumerate(self.registers)}
-        return datasets.Dataset.from_dict(
-            {
-                "text": [text for _, text in rows],
-                "label": [labels[register] for register, _ in rows],
-                "lang": [lang] * len(rows),
-            }
-        )
+        rows = ((text, labels[register], lang) for register, text in read_tsv(path, self.registers))
+        dataset = make_dataset(rows, {"text": "string", "label": "int64", "lang": "string"})
+        if not len(dataset):
+            raise UserError(f"{path}: the file is empty; expected one 'register<tab>text' row per text")
+        return dataset
 
     def provenance(self, split: str, langs: list[str]) -> list[dict[str, str]]:
         """Return path and SHA-256 of the files of these languages, for run.json."""
@@ -118,14 +116,32 @@ def _read_names(path: Path) -> dict[str, str]:
     return names
 
 
-def read_tsv(path: Path, registers: list[str]) -> list[tuple[str, str]]:
-    """Read ``register <tab> text`` rows exactly as they were written.
+def make_dataset(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> "datasets.Dataset":
+    """Make a dataset of rows, of which only some at a time are objects of Python.
+
+    Args:
+        rows: with a value per column.
+        columns: names of the columns and their types, as Arrow calls them.
+    """
+    import datasets
+    import pyarrow
+
+    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in columns.items()])
+    rows, batches = iter(rows), []
+    while part := list(itertools.islice(rows, ROWS_AT_ONCE)):
+        batches.append(pyarrow.record_batch([*map(list, zip(*part, strict=True))], schema=schema))
+    table = datasets.table.InMemoryTable(pyarrow.Table.from_batches(batches, schema))
+    # Without a name of ours, datasets pickles the whole table to make one.
+    return datasets.Dataset(table, fingerprint=uuid.uuid4().hex)
+
+
+def read_tsv(path: Path, registers: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield ``register <tab> text`` rows exactly as they were written.
 
     Raises:
         UserError: with file and line, for invalid UTF-8, a malformed row or an unknown register.
     """
-    known, blank = set(registers), None
-    rows: list[tuple[str, str]] = []
+    known, blank, count = set(registers), None, 0
     for line, row in read_rows(path, "; a text that starts with a quotation mark must be quoted"):
         if not row:
             blank = blank or line
@@ -136,8 +152,8 @@ def read_tsv(path: Path, registers: list[str]) -> list[tuple[str, str]]:
             raise UserError(f"{path}, line {line}: expected 2 columns (register<tab>text), got {len(row)}: {shown}")
         elif row[0] not in known:
             hint = nearest(row[0], registers)
-            header = "; the file must not have a header" if not rows and "did you mean" not in hint else ""
+            header = "; the file must not have a header" if not count and "did you mean" not in hint else ""
             raise UserError(f"{path}, line {line}: unknown register {row[0][:40]!r}{hint}{header}")
         else:
-            rows.append((row[0], row[1]))
-    return rows
+            count += 1
+            yield row[0], row[1]

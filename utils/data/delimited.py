@@ -5,6 +5,7 @@ unquoted where lines end in ``\\n`` (Python 3.11). Here such fields are written 
 """
 
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, TextIO
 from utils.errors import UserError
 from utils.runs.files import atomic_path
 
+# Bytes, or characters, that are looked at together.
+BLOCK = 1 << 20
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -27,13 +30,13 @@ def read_utf8(path: Path) -> str:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line}: not valid UTF-8 (byte 0x{content[error.start]:02x}); convert the file"
-        ) from None
+        raise UserError(_not_utf8(path, line, content[error.start])) from None
 
 
 def read_rows(path: Path, hint: str = "") -> Iterator[tuple[int, list[str]]]:
     """Yield every row with the number of its first line, exactly as it was written; empty lines are empty rows.
+
+    One row is in memory at a time.
 
     Quoted fields, doubled quotation marks, line breaks inside quotes, fields of any length, both ``\\n`` and
     ``\\r\\n`` line ends, and texts such as "NA" come back unchanged.
@@ -45,26 +48,54 @@ def read_rows(path: Path, hint: str = "") -> Iterator[tuple[int, list[str]]]:
     Raises:
         UserError: with file and line, for invalid UTF-8 or a malformed row.
     """
-    text = read_utf8(path)
-    # A lone carriage return travels as a character that the file does not hold.
-    stand_in = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in text)
+    stand_in = _stand_in(path)
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(_lines(text, stand_in), delimiter=DELIMITERS[path.suffix], strict=True)
+    reader = csv.reader(_lines(path, stand_in), delimiter=DELIMITERS[path.suffix], strict=True)
     line = 1
     try:
         for row in reader:
-            yield line, [field.replace(stand_in, "\r") for field in row]
+            yield line, row if stand_in is None else [field.replace(stand_in, "\r") for field in row]
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}, line {line}: malformed row ({error}){hint}") from None
 
 
-def _lines(text: str, stand_in: str) -> list[str]:
-    """Split after ``\\n`` only (str.splitlines also splits at U+2028 and others); replace lone carriage returns."""
-    *ended, last = text.split("\n")
-    lines = [line + "\n" for line in ended] + ([last] if last else [])
-    bodies = [(line[:-2], "\r\n") if line.endswith("\r\n") else (line, "") for line in lines]
-    return [body.replace("\r", stand_in) + end for body, end in bodies]
+def _stand_in(path: Path) -> str | None:
+    """Return a character that the file does not hold, to travel for lone carriage returns; None if it has none."""
+    with path.open("rb") as file:
+        last = b""
+        while block := file.read(BLOCK):
+            if re.search(rb"\r(?!\n)", last + block[:-1]):
+                break
+            last = block[-1:]
+        else:
+            if last != b"\r":
+                return None
+    used: set[str] = set()
+    with path.open(encoding="utf-8", errors="replace", newline="") as text:
+        while part := text.read(BLOCK):
+            used.update(re.findall("[\ue000-\uf8ff]", part))
+    return next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in used)
+
+
+def _lines(path: Path, stand_in: str | None) -> Iterator[str]:
+    """Yield the lines of a file, which end after ``\n`` only (str.splitlines also splits at U+2028 and others)."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(_not_utf8(path, number, raw[error.start])) from None
+            if number == 1:
+                line = line.removeprefix("\ufeff")
+            if stand_in is not None and "\r" in line:
+                body, end = (line[:-2], "\r\n") if line.endswith("\r\n") else (line, "")
+                line = body.replace("\r", stand_in) + end
+            yield line
+
+
+def _not_utf8(path: Path, line: int, byte: int) -> str:
+    return f"{path}, line {line}: not valid UTF-8 (byte 0x{byte:02x}); convert the file"
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:

@@ -53,20 +53,20 @@ def prepare_training_data(
     """
     import datasets
 
-    sizes = {lang: len(dataset) for lang, dataset in languages.items()}
-    rows = mix_languages(sizes, mix, mix_exponent, seed)
+    labels_of = {lang: np.array(dataset["label"][:]) for lang, dataset in languages.items()}
+    rows = mix_languages(labels_of, mix, mix_exponent, seed)
     parts = [tokenize(languages[x], tokenizer, max_length, cache_dir).select(rows[x]) for x in languages]
     mixed = datasets.concatenate_datasets(parts)
-    labels, langs = np.array(mixed["label"]), np.array(mixed["lang"])
+    labels, langs = np.array(mixed["label"][:]), np.array(mixed["lang"][:])
     train_rows, validation_rows = split_rows(labels, langs, validation_size, max_train_texts, seed)
     return TrainingData(mixed.select(train_rows), mixed.select(validation_rows))
 
 
-def mix_languages(sizes: dict[str, int], mix: str, exponent: float, seed: int) -> dict[str, np.ndarray]:
-    """Choose which rows of each language are trained on, without repeating any.
+def mix_languages(labels: dict[str, np.ndarray], mix: str, exponent: float, seed: int) -> dict[str, np.ndarray]:
+    """Choose which rows of each language are trained on, without repeating any, their labels in proportion.
 
     Args:
-        sizes: number of rows per language.
+        labels: label of every row, per language.
         mix: "equal" (as many of each as the smallest has), "all", or "temperature": shares proportional to
             ``size ** exponent`` (the sampling of Conneau et al. 2020, XLM-R, section 3.1), as many as
             possible, so that exponent 1 is "all" and 0 is "equal".
@@ -80,12 +80,13 @@ def mix_languages(sizes: dict[str, int], mix: str, exponent: float, seed: int) -
         exponent = 1.0
     elif mix == "equal":
         exponent = 0.0
+    sizes = {lang: len(own) for lang, own in labels.items()}
     shares = {lang: size**exponent for lang, size in sizes.items()}
     scale = min(sizes[lang] / shares[lang] for lang in sizes)
     chosen = {}
     for lang, size in sizes.items():
         count = max(1, min(size, int(scale * shares[lang] + 1e-9)))
-        chosen[lang] = np.sort(_generator(seed, "mix", lang).permutation(size)[:count])
+        chosen[lang] = subsample(labels[lang], count, seed, "mix", lang)
     return chosen
 
 
@@ -154,11 +155,18 @@ def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed:
     return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 
-def subsample(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Choose `count` rows, stratified by label as far as possible; sorted row numbers."""
+def subsample(labels: np.ndarray, count: int, seed: int, *names: str) -> np.ndarray:
+    """Choose `count` rows, stratified by label as far as possible; sorted row numbers.
+
+    Args:
+        labels: label of every row, shape [n].
+        count: how many.
+        seed: of the choice.
+        names: what it is for, so that other choices are others.
+    """
     if count >= len(labels):
         return np.arange(len(labels))
-    order = _generator(seed, "subsample").permutation(len(labels))
+    order = _generator(seed, *(names or ("subsample",))).permutation(len(labels))
     # Position of every row within its own label, in [0, 1): the lowest positions keep the proportions.
     position = np.empty(len(labels))
     for label in np.unique(labels):

@@ -1,30 +1,42 @@
 """Tokenizes texts once per (texts, tokenizer, max_length); all jobs share them, see `utils.data.token_cache`."""
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.cli.progress import progress
 from utils.data.token_cache import LISTS, NUMBERS, cached_rows
+from utils.runs.files import readable
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 # Part of the cache's key: raise it when the contents for the same inputs change.
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 # Characters per token to try first; texts that give too few tokens are taken at twice the length.
 CHARACTERS_PER_TOKEN = 8
 BATCH = 1000
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of a local checkpoint folder; never asks the hub."""
+def load_tokenizer(folder: Path, **kwargs: Any) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a local checkpoint folder; never asks the hub.
+
+    Raises:
+        UserError: if its files are damaged.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    with readable(folder):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **kwargs)
+        if not isinstance(tokenizer.model_max_length, int):
+            raise ValueError(f"model_max_length {tokenizer.model_max_length!r} is no whole number")
+        return tokenizer
 
 
 def separator(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -35,7 +47,7 @@ def separator(tokenizer: "PreTrainedTokenizerBase") -> str:
 def tokenize(
     dataset: "datasets.Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int, cache_dir: Path
 ) -> "datasets.Dataset":
-    """Replace the column text by input_ids and length (tokens, special tokens included).
+    """Replace the column text by input_ids, length (tokens, special tokens included) and cut (1 if it was longer).
 
     Args:
         dataset: has a column text; its other columns are kept, row by row.
@@ -48,46 +60,123 @@ def tokenize(
     """
     import datasets
 
-    texts = dataset["text"][:]
+    column = dataset.select_columns("text")
 
-    def make() -> Iterator[tuple[list[list[int]], list[int]]]:
-        for batch in text_batches(texts, "tokenizing"):
-            input_ids = encode(batch, tokenizer, max_length)
-            yield input_ids, [len(ids) for ids in input_ids]
+    def texts() -> Iterator[list[str]]:
+        # Never all of them at once.
+        return (column[start : start + BATCH]["text"] for start in range(0, len(column), BATCH))
 
-    path = Path(cache_dir) / f"{cache_key(texts, tokenizer, max_length)}.arrow"
-    tokens = cached_rows(path, len(texts), {"input_ids": LISTS, "length": NUMBERS}, make)
+    def make() -> Iterator[tuple[list[list[int]], list[int], list[int]]]:
+        for batch in with_progress(texts(), len(column), "tokenizing"):
+            input_ids, cut = encode(batch, tokenizer, max_length)
+            yield input_ids, [len(ids) for ids in input_ids], [*map(int, cut)]
+
+    key = cache_key(itertools.chain.from_iterable(texts()), tokenizer, max_length)
+    path = Path(cache_dir) / f"{key}.arrow"
+    tokens = cached_rows(path, len(column), {"input_ids": LISTS, "length": NUMBERS, "cut": NUMBERS}, make)
     return datasets.concatenate_datasets([tokens, dataset.remove_columns("text")], axis=1)
 
 
 def text_batches(texts: list[str], description: str) -> Iterator[list[str]]:
-    """Yield texts in batches that a tokenizer takes at once, with a progress bar on terminals."""
-    with progress(total=len(texts), desc=description, unit="text") as bar:
-        for start in range(0, len(texts), BATCH):
-            batch = texts[start : start + BATCH]
+    """Yield texts in batches that a tokenizer takes at once, with a progress bar."""
+    batches = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
+    return with_progress(batches, len(texts), description)
+
+
+def with_progress(batches: Iterable[list[str]], total: int, description: str) -> Iterator[list[str]]:
+    """Yield batches of texts, with a progress bar."""
+    with progress(total=total, desc=description, unit="text") as bar:
+        for batch in batches:
             yield batch
             bar.update(len(batch))
 
 
-def encode(texts: list[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> list[list[int]]:
+def encode(
+    texts: list[str], tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> tuple[list[list[int]], list[bool]]:
     """Tokenize texts to at most `max_length` tokens each, reading no more of a long text than that takes.
 
-    A text is first cut before a space that follows a non-space. Words there are tokenized as in the whole
-    text, so if the part gives `max_length` tokens they are those of the whole text; if it gives fewer, a
-    part twice as long is tried. The result never differs from tokenizing the whole text.
+    Returns the tokens of each text, and whether it had more.
+
+    A text is first cut before a space that follows a non-space. If the tokenizer splits there, words are
+    tokenized as in the whole text, so if the part gives `max_length` tokens they are those of the whole text; if it
+    gives fewer, a part twice as long is tried. The result never differs from tokenizing the whole text: other
+    tokenizers, and those that keep a text's end, get all of it.
     """
     input_ids: list[list[int]] = [[]] * len(texts)
-    pending, characters = list(range(len(texts))), CHARACTERS_PER_TOKEN * max_length
+    cut = [False] * len(texts)
+    pending = list(range(len(texts)))
+    characters = CHARACTERS_PER_TOKEN * max_length if splits_at_spaces(tokenizer) else sys.maxsize
     while pending:
         parts = [_cut(texts[i], characters) for i in pending]
-        encoded = tokenizer(parts, truncation=True, max_length=max_length, return_attention_mask=False)["input_ids"]
+        encoded = tokenizer(parts, truncation=True, max_length=max_length, return_attention_mask=False)
+        longer = were_longer(encoded, parts, tokenizer, max_length)
         short = []
-        for i, part, ids in zip(pending, parts, encoded, strict=True):
-            input_ids[i] = ids
-            if len(part) < len(texts[i]) and len(ids) < max_length:
+        for i, part, ids, more in zip(pending, parts, encoded["input_ids"], longer, strict=True):
+            input_ids[i], is_part = ids, len(part) < len(texts[i])
+            cut[i] = more or is_part
+            if is_part and len(ids) < max_length:
                 short.append(i)
         pending, characters = short, characters * 2
-    return input_ids
+    return input_ids, cut
+
+
+def were_longer(
+    encoded: "BatchEncoding", texts: list[str], tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> list[bool]:
+    """Return which texts had more than the `max_length` tokens that they were cut to."""
+    full = [len(ids) >= max_length for ids in encoded["input_ids"]]
+    if encoded.encodings is not None:
+        return [is_full and bool(encoded.encodings[i].overflowing) for i, is_full in enumerate(full)]
+    # Slow tokenizers do not say what they have left out.
+    whole = tokenizer([text for text, is_full in zip(texts, full, strict=True) if is_full] or [""])["input_ids"]
+    lengths = iter(whole)
+    return [is_full and len(next(lengths)) > max_length for is_full in full]
+
+
+def splits_at_spaces(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Return whether what a tokenizer makes of a text's beginning never depends on what follows its next space.
+
+    Proven for the kinds that split a text into words first, which no token then spans; for all others this is False.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or tokenizer.truncation_side != "right":
+        return False
+    described = json.loads(backend.to_str())
+    spanning = any(re.search(r"\s", token["content"]) for token in described["added_tokens"])
+    normalizers = _parts(described["normalizer"], "normalizers")
+    splitters = _parts(described["pre_tokenizer"], "pretokenizers")
+    # What a space may become, so that words are still split there.
+    marks = {
+        " ",
+        *(part["replacement"] for part in splitters if part["type"] == "Metaspace" and part.get("split", True)),
+    }
+    return not spanning and all(_keeps_spaces(x, marks) for x in normalizers) and any(map(_splits, splitters))
+
+
+def _parts(described: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+    if described is None:
+        return []
+    return [part for each in described[key] for part in _parts(each, key)] if key in described else [described]
+
+
+def _splits(pre_tokenizer: dict[str, Any]) -> bool:
+    kind = pre_tokenizer["type"]
+    if kind in ("BertPreTokenizer", "Whitespace", "WhitespaceSplit"):
+        return True
+    return (kind == "Metaspace" and pre_tokenizer.get("split", True)) or (
+        kind == "ByteLevel" and pre_tokenizer.get("use_regex", True)
+    )
+
+
+def _keeps_spaces(normalizer: dict[str, Any], marks: set[str]) -> bool:
+    kind = normalizer["type"]
+    if kind == "Replace":
+        # Runs of white space become a space, as in the normalizers of SentencePiece.
+        pattern = next(iter(normalizer["pattern"].values()))
+        return normalizer["content"] in marks if re.search(r"\s|\\s", pattern) else True
+    plain = ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer", "Precompiled")
+    return kind in plain
 
 
 def _cut(text: str, characters: int) -> str:
@@ -100,7 +189,7 @@ def _cut(text: str, characters: int) -> str:
     return text[:end] if end > 0 else text
 
 
-def cache_key(texts: list[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> str:
+def cache_key(texts: Iterable[str], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> str:
     """Return a name for what tokenizing these texts gives: 40 hexadecimal digits."""
     key = hashlib.sha256(json.dumps([CACHE_VERSION, max_length, _describe(tokenizer)]).encode())
     for text in texts:

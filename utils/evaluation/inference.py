@@ -53,7 +53,7 @@ def predict_logits(
 
     model.eval()
     rank, world = _rank_and_world()
-    lengths = np.asarray(dataset["length"])
+    lengths = np.asarray(dataset["length"][:])
     batches = token_budget_batches(lengths, token_budget or default_token_budget(device))
     # Processes must make the same number of forward passes where the model is sharded among them.
     padded = [*batches, *[batches[-1]] * (-len(batches) % world)]

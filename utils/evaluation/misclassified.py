@@ -42,7 +42,7 @@ class TestTexts:
             source = self._task(task, lang, options) if task else open_corpus(self.corpus_path)
             self.loaded[key] = (
                 source.provenance("test", [lang])[0]["sha256"],
-                list(source.load("test", lang, " ")["text"]),
+                source.load("test", lang, " ")["text"][:],
             )
         sha256, texts = self.loaded[key]
         if result.get("data", {}).get("sha256") != sha256:

@@ -7,7 +7,6 @@ LoRA is of Hu et al. 2022 (https://arxiv.org/abs/2106.09685), its rank-stabilize
 
 import contextlib
 import importlib.util
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from utils.cli.options import ADAPTERS, GIVEN, HYPERPARAMETER, Need, option
 from utils.errors import UserError
 from utils.models.registry import ADAPTER_CONFIG, ModelSpec, cached_folder, checkpoint_problem
+from utils.runs.files import read_json
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
 
 ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 ALL_LINEAR = "all-linear"
@@ -61,7 +62,7 @@ class AdapterOptions:
     )
     dora: bool = option(False, "train magnitudes and directions apart (DoRA)", needs=TARGETS_GIVEN)
     load_in_4bit: bool = option(
-        False, "keep the frozen weights in 4 bits (QLoRA; GPU, needs bitsandbytes)", needs=TARGETS_GIVEN
+        False, "keep the frozen weights in 4 bits (QLoRA; needs bitsandbytes)", needs=TARGETS_GIVEN
     )
     merge_adapter: bool = option(
         False, "save a plain model with the adapters added to its weights", needs=TARGETS_GIVEN
@@ -75,30 +76,34 @@ def check_adapter_options(options: AdapterOptions) -> None:
         UserError: naming the option.
     """
     if options.load_in_4bit:
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("--load_in_4bit needs a GPU, and there is none here")
         if not importlib.util.find_spec("bitsandbytes"):
             raise UserError("--load_in_4bit: the package bitsandbytes is not installed; pip install bitsandbytes")
         if options.merge_adapter:
             raise UserError("--merge_adapter: adapters cannot be added to weights in 4 bits; leave one of the two out")
 
 
-def quantization(options: AdapterOptions) -> dict[str, Any]:
+def quantization(in_4bit: bool) -> dict[str, Any]:
     """Return what `from_pretrained` needs to load the weights in 4 bits, as QLoRA does (Dettmers et al. 2023)."""
-    if not options.load_in_4bit:
+    if not in_4bit:
         return {}
     import torch
     from transformers import BitsAndBytesConfig
 
+    cuda = torch.cuda.is_available()
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16,
+        bnb_4bit_compute_dtype=(torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
+        if cuda
+        else torch.float32,
     )
-    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device() if cuda else "cpu"}}
+
+
+def is_quantized(config: "PretrainedConfig") -> bool:
+    """Return whether adapters with this configuration were trained beside weights in 4 bits."""
+    return bool(getattr(config, "quantization_config", None))
 
 
 def linear_names(model: "torch.nn.Module") -> list[str]:
@@ -191,7 +196,8 @@ def add_adapters(
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     if options.load_in_4bit:
-        model = prepare_model_for_kbit_training(model)
+        # --gradient_checkpointing says whether activations are computed twice.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     with _quiet_peft():
         adapted = get_peft_model(model, config)
     local = spec.is_local or spec.format != "hf"
@@ -217,7 +223,10 @@ def base_folder(folder: Path) -> Path:
     Raises:
         UserError: if it is not there.
     """
-    content = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    path = folder / ADAPTER_CONFIG
+    content = read_json(path, "train the adapters again with --force")
+    if not isinstance(content, dict) or not isinstance(content.get("base_model_name_or_path"), str):
+        raise UserError(f"{path}: names no base model; train the adapters again with --force")
     spec = ModelSpec(folder.name, content["base_model_name_or_path"], revision=content.get("revision"))
     base = cached_folder(spec)
     problem = checkpoint_problem(base, ("config", "weights"))
@@ -226,12 +235,27 @@ def base_folder(folder: Path) -> Path:
     return base
 
 
-def merge_adapter(model: "torch.nn.Module", folder: Path) -> "torch.nn.Module":
-    """Add the adapters of a folder to the weights of the model that they were trained with; a plain model."""
+def attach_adapter(model: "torch.nn.Module", folder: Path) -> "torch.nn.Module":
+    """Put the adapters of a folder beside the weights of the model that they were trained with.
+
+    Raises:
+        UserError: if the folder lacks some of them.
+    """
     from peft import PeftModel
 
     with _quiet_peft():
-        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(model, str(folder))
+        except UserWarning as warning:
+            names = str(warning).partition(": ")[2][:120] or str(warning)
+            raise UserError(f"{folder}: adapters are missing: {names}; train them again with --force") from None
+
+
+def merge_adapter(model: "torch.nn.Module", folder: Path) -> "torch.nn.Module":
+    """Add the adapters of a folder to the weights of the model that they were trained with; a plain model."""
+    with _quiet_peft():
+        return attach_adapter(model, folder).merge_and_unload()
 
 
 @contextlib.contextmanager

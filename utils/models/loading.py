@@ -1,11 +1,22 @@
 """Builds classifiers and language models from checkpoints and loads trained ones; always from local folders."""
 
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.data.lm_examples import Task
 from utils.errors import UserError
-from utils.models.adapters import base_folder, has_adapter, is_adapted, merge_adapter
+from utils.models.adapters import (
+    attach_adapter,
+    base_folder,
+    has_adapter,
+    head_modules,
+    is_adapted,
+    is_quantized,
+    merge_adapter,
+    quantization,
+)
+from utils.runs.files import MEND, readable
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +35,11 @@ def load_config(folder: Path) -> "PretrainedConfig":
     """Load the configuration of a local checkpoint folder."""
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    with readable(folder):
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        if not isinstance(longest_input(config), (int, type(None))):
+            raise ValueError(f"{longest_input(config)!r} is no number of positions")
+        return config
 
 
 def longest_input(config: "PretrainedConfig") -> int | None:
@@ -83,42 +98,83 @@ def build_classifier(
     config.problem_type = "single_label_classification"
     if attention_dropout is not None:
         set_attention_dropout(config, attention_dropout)
-    with _quiet():
-        return AutoModelForSequenceClassification.from_pretrained(
-            str(folder),
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,
-            **kwargs,
-        )
+    if "quantization_config" in kwargs:
+        with torch.device("meta"):
+            head = head_modules(AutoModelForSequenceClassification.from_config(config))
+        # The head is trained, so its weights stay as they are.
+        kwargs["quantization_config"].llm_int8_skip_modules = head
+    settings = {"config": config, "ignore_mismatched_sizes": True} | kwargs
+    return _load(AutoModelForSequenceClassification, folder, new_head=True, **settings)
+
+
+def _load(auto_class: Any, folder: Path, new_head: bool = False, **kwargs: Any) -> "PreTrainedModel":
+    """Load a model from a local folder, in float32 unless asked otherwise, with all of its weights.
+
+    Args:
+        auto_class: that finds the model's class.
+        folder: local checkpoint folder.
+        new_head: whether the weights of a classifier's head may be missing; they are drawn at random.
+        kwargs: as for `from_pretrained`.
+
+    Raises:
+        UserError: for damaged files, and if weights are missing, which would be drawn at random.
+    """
+    import torch
+
+    settings = {"dtype": torch.float32, "local_files_only": True} | kwargs
+    with _quiet(), readable(folder):
+        model, found = auto_class.from_pretrained(str(folder), output_loading_info=True, **settings)
+    absent = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    head = head_modules(model) if new_head else []
+    lacking = sorted(name for name in absent if not any(part in head for part in name.split(".")))
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        raise UserError(f"{folder}: weights are missing or of another shape: {', '.join(lacking[:3])}{more}; {MEND}")
+    return model
 
 
 def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
     """Load a trained classifier from its folder onto a device, ready to evaluate.
 
+    Adapters that were trained beside weights in 4 bits are evaluated beside such weights: the same model as was
+    validated. The others are added to the weights.
+
     Raises:
-        UserError: if the folder holds no trained model.
+        UserError: if the folder holds no trained model, or one whose files are damaged or incomplete; if weights in
+            4 bits are wanted and cannot be had here.
     """
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     if not (folder / "config.json").is_file():
         raise UserError(f"no trained model in {folder}; train it first with finetune.py")
-    if has_adapter(folder):
-        labels = load_config(folder).id2label
-        model = build_classifier(base_folder(folder), [labels[index] for index in range(len(labels))])
-        return merge_adapter(model, folder).to(device).eval()
-    with _quiet():
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), dtype=torch.float32, local_files_only=True
+    if not has_adapter(folder):
+        return _load(AutoModelForSequenceClassification, folder).to(device).eval()
+    config = load_config(folder)
+    labels, in_4bit = config.id2label, is_quantized(config)
+    if in_4bit and not importlib.util.find_spec("bitsandbytes"):
+        raise UserError(
+            f"{folder} was trained beside weights in 4 bits, for which bitsandbytes is needed; pip install bitsandbytes"
         )
-    return model.to(device).eval()
+    names = [labels[index] for index in range(len(labels))]
+    model = build_classifier(base_folder(folder), names, **quantization(in_4bit))
+    with readable(folder):
+        if in_4bit:
+            return attach_adapter(model, folder).eval()
+        return merge_adapter(model, folder).to(device).eval()
 
 
 def classifier_labels(model: "PreTrainedModel") -> list[str]:
     """Return the names of a classifier's labels in their order."""
-    return [model.config.id2label[index] for index in range(model.config.num_labels)]
+    with readable(Path(model.config.name_or_path)):
+        return [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+
+def check_vocabulary(tokenizer: Any, model: "torch.nn.Module", folder: Path) -> None:
+    """Raise a `UserError` if the tokenizer of a folder has tokens for which its model has no embedding."""
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if largest >= rows:
+        raise UserError(f"{folder}: the tokenizer has token {largest:,}, the model embeddings for {rows:,}; {MEND}")
 
 
 def find_task(config: "PretrainedConfig", requested: Task | None = None) -> Task:
@@ -174,17 +230,19 @@ def load_language_model(folder: Path, task: Task, config: Any = None, **kwargs: 
         config: another configuration than the folder's.
         kwargs: as for `from_pretrained`.
     """
-    import torch
     import transformers
 
     classes = {"lm": "AutoModelForCausalLM", "mlm": "AutoModelForMaskedLM", "seq2seq": "AutoModelForSeq2SeqLM"}
-    settings = {"dtype": torch.float32, "local_files_only": True} | kwargs
-    if config is not None:
-        settings["config"] = config
+    settings = dict(kwargs) if config is None else {"config": config, **kwargs}
     source = base_folder(folder) if has_adapter(folder) else folder
-    with _quiet():
-        model = getattr(transformers, classes[task]).from_pretrained(str(source), **settings)
-    return merge_adapter(model, folder) if has_adapter(folder) else model
+    if has_adapter(folder) and is_quantized(load_config(folder)):
+        # As it was validated: the adapters stay beside the weights in 4 bits.
+        model = _load(getattr(transformers, classes[task]), source, **(quantization(True) | settings))
+        with readable(folder):
+            return attach_adapter(model, folder)
+    model = _load(getattr(transformers, classes[task]), source, **settings)
+    with readable(folder):
+        return merge_adapter(model, folder) if has_adapter(folder) else model
 
 
 class _quiet:

@@ -79,6 +79,8 @@ def classifier_card(
     langs = layout.train_langs.split("-")
     label = "label" if options.get("task") else "register"
     adapters = f" with LoRA adapters on {' '.join(options['lora_targets'])}" if options.get("lora_targets") else ""
+    if options.get("load_in_4bit"):
+        adapters += " beside weights in 4 bits (NF4), with which it was validated and evaluated"
     sections = [
         f"# {layout.name}",
         f"{_name(base)}, fine-tuned{adapters} on {' and '.join(langs)} to classify the {options.get('task') or label} "

@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
+from utils.errors import Interrupted, UserError
 
 # The file mode creation mask. It can only be read by changing it for a moment: once, before there are threads.
 UMASK = os.umask(0)
 os.umask(UMASK)
 # Where tokenized texts and converted checkpoints are kept for all runs.
 CACHE_DIR = ".cache"
+# What to do about a model's folder that cannot be loaded.
+MEND = "fetch it again with download_model.py, or train it again with --force"
 # In the names of temporary files.
 UNFINISHED = ".unfinished"
 # From making a temporary file to locking it.
@@ -149,6 +151,23 @@ def read_json(path: Path, advice: str = "remove or repair the file") -> Any:
     except ValueError as error:
         line = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"{path}{line}: not valid JSON; {advice}") from None
+
+
+@contextlib.contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Name the folder in whatever goes wrong while a model or a tokenizer is read from it.
+
+    Raises:
+        UserError: with the first line of what the libraries say.
+    """
+    try:
+        yield
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:
+        # Damaged files make errors of a dozen types, in four libraries.
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise UserError(f"{folder} cannot be loaded ({type(error).__name__}: {reason[:200]}); {MEND}") from error
 
 
 def sha256_of_file(path: Path) -> str:

@@ -113,7 +113,8 @@ def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSourc
 def _split(texts: TextSource, langs: list[str], options: FinetuneOptions) -> Any:
     """Return training and validation texts with their labels: those of finetune.py."""
     loaded = {lang: texts.load("train", lang, " ") for lang in langs}
-    rows = mix_languages({lang: len(x) for lang, x in loaded.items()}, options.mix, options.mix_exponent, options.seed)
+    own = {lang: np.array(x["label"][:]) for lang, x in loaded.items()}
+    rows = mix_languages(own, options.mix, options.mix_exponent, options.seed)
     chosen = [(x["text"], x["label"], lang) for lang in langs for x in loaded[lang].select(rows[lang])]
     words = [text for text, _, _ in chosen]
     labels, groups = np.array([label for _, label, _ in chosen]), np.array([lang for _, _, lang in chosen])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.cli.options import DATA, HYPERPARAMETER, MODEL, empty_value, options_by_role
+from utils.cli.values import plural
 from utils.data.source import TextSource
 from utils.models.adapters import add_adapters, freeze_encoder, quantization
 from utils.models.registry import ModelSpec, resolve_checkpoint
@@ -102,13 +103,13 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
     from utils.data.batching import make_collator
     from utils.models.attention import use_cpu_dropout
     from utils.models.device import choose_precision
-    from utils.models.loading import build_classifier
+    from utils.models.loading import build_classifier, check_vocabulary
     from utils.training.classifier_losses import ClassificationLoss, balanced_class_weights
     from utils.training.classifier_trainer import ClassifierTrainer
 
     data, registers = prepared.data, run.registers
     precision = choose_precision(options.precision)
-    labels = np.asarray(data.train["label"])
+    labels = np.asarray(data.train["label"][:])
     arguments = training_arguments(
         options,
         run.layout.checkpoints,
@@ -120,7 +121,10 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
     )
     weights = balanced_class_weights(labels, len(registers)) if options.balanced else None
     set_seed(options.seed)
-    model = build_classifier(prepared.folder, registers, options.attention_dropout, **quantization(options))
+    model = build_classifier(
+        prepared.folder, registers, options.attention_dropout, **quantization(options.load_in_4bit)
+    )
+    check_vocabulary(prepared.tokenizer, model, prepared.folder)
     if arguments.device.type == "cpu":
         use_cpu_dropout(model)
     if options.freeze_encoder:
@@ -139,7 +143,8 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
         data_collator=make_collator(prepared.tokenizer, arguments.device),
         compute_loss_func=ClassificationLoss(weights, options.label_smoothing),
         callbacks=early_stopping(options),
-        lengths=np.asarray(data.train["length"]),
+        lengths=np.asarray(data.train["length"][:]),
+        num_cut=int(np.sum(data.train["cut"][:])),
         group_by_length=options.train_sampling == "length",
         precision=precision,
         token_budget=options.eval_token_budget,
@@ -152,6 +157,14 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
 def choose_num_epochs(options: FinetuneOptions, num_texts: int) -> int:
     """Return the number of passes: the given one, or as many as show the model enough texts, up to --max_epochs."""
     return min(epochs_wanted(num_texts), options.max_epochs) if options.num_epochs is None else options.num_epochs
+
+
+def epochs_note(options: FinetuneOptions, num_texts: int) -> str:
+    """Return what to say of a number of epochs that --max_epochs has limited; empty if it has not."""
+    wanted = epochs_wanted(num_texts)
+    if options.num_epochs is not None or wanted <= options.max_epochs:
+        return ""
+    return f" (--max_epochs; {wanted:,} would show the model {TEXTS_SHOWN:,} texts)"
 
 
 def epochs_wanted(num_texts: int) -> int:
@@ -182,15 +195,25 @@ def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
     """Return the lines that say what is about to be trained."""
     content: dict[str, Any] = run.record.content
     lengths = trainer.sampler.lengths
+    subfolder = f" ({run.options.subfolder})" if run.options.subfolder else ""
+    trained, parameters = count_parameters(trainer.model)
     lines = [
-        f"{run.layout.name}: {len(lengths):,} training and {len(trainer.eval_dataset):,} validation texts, "
-        f"{lengths.mean():.0f} tokens on average, {content['num_epochs']} epochs",
+        f"{run.layout.name}{subfolder}: {plural(len(lengths), 'training text')} and "
+        f"{plural(len(trainer.eval_dataset), 'validation text')}, {lengths.mean():.0f} tokens on average, "
+        f"{plural(content['num_epochs'], 'epoch')}{epochs_note(run.options, len(lengths))}",
+        f"cut at {content['max_length']} tokens: {trainer.num_cut:,} training texts ({trainer.num_cut / len(lengths):.1%})",
+        f"trained: {trained:,} of {parameters:,} parameters",
         f"{content['device']}; processes: {content['num_processes']}; {content['precision']}; "
         f"padding {trainer.padding_fraction():.1%} of all tokens",
     ]
     for part in ("train", "validation"):
         counts = [f"{name} {count:,}" for name, count in content[f"{part}_registers"].items()]
         lines.append(f"{'training' if part == 'train' else part} texts: {', '.join(counts)}")
+    counts = content["train_registers"]
+    alone = [name for name, count in counts.items() if count and not content["validation_registers"][name]]
+    if alone:
+        shown = ", ".join(f"{name} ({counts[name]})" for name in alone)
+        lines.append(f"too few texts for the validation part: {shown}; the validation scores do not know them")
     if run.options.attention_dropout is not None:
         lines.append(f"attention dropout {run.options.attention_dropout} instead of the model's own")
     return "\n".join(lines)
@@ -199,8 +222,9 @@ def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
 def describe_end(layout: RunLayout, report: dict[str, Any]) -> str:
     """Return the lines that say what was reached and where it is."""
     best = next(epoch for epoch in report["epochs"] if epoch["epoch"] == report["best_epoch"])
+    warning = f"{report['warning']}\n" if report.get("warning") else ""
     return (
-        f"best epoch {report['best_epoch']} of {len(report['epochs'])}: "
+        f"{warning}best epoch {report['best_epoch']} of {len(report['epochs'])}: "
         f"validation macro F1 {best['validation']['macro_f1']:.3f}; {report['texts_per_second']:.1f} texts/s\n"
         f"model    {layout.model}\nmetrics  {layout.train_json}\nrecord   {layout.run_json}"
     )

@@ -24,7 +24,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from utils.data.batching import PIECE_OVERHEAD, length_pieces, padding_fraction, take_piece
 from utils.errors import Diverged, UserError
 from utils.evaluation.inference import cross_entropy, predict_logits
-from utils.evaluation.metrics import classification_metrics
+from utils.evaluation.metrics import chance_warning, classification_metrics
 from utils.models.adapters import ADAPTER_FILES
 from utils.runs.files import UMASK
 from utils.training.trainer import History, ResumableTrainer, print_line
@@ -57,6 +57,7 @@ class ClassifierTrainer(ResumableTrainer):
 
     Args:
         lengths: tokens of every training text, shape [n].
+        num_cut: how many of the training texts had more tokens.
         group_by_length: False pads every batch to its longest text instead.
         precision: fp32, bf16 or fp16; of evaluation (that of training is in the arguments).
         token_budget: tokens per evaluation batch, None for what suits the device.
@@ -67,12 +68,14 @@ class ClassifierTrainer(ResumableTrainer):
         self,
         *,
         lengths: np.ndarray,
+        num_cut: int,
         group_by_length: bool,
         precision: str,
         token_budget: int | None,
         **kwargs: Any,
     ):
         super().__init__(lengths=lengths, history=ClassifierHistory(), **kwargs)
+        self.num_cut = num_cut
         self.precision = precision
         self.token_budget = token_budget
         # Sharded models compute in step with each other and must not differ in the number of pieces.
@@ -149,7 +152,7 @@ class ClassifierTrainer(ResumableTrainer):
             precision=self.precision,
             description="validating" if self.is_world_process_zero() else None,
         )
-        labels = np.asarray(dataset["label"])
+        labels = np.asarray(dataset["label"][:])
         metrics = classification_metrics(labels, logits.argmax(1), logits.shape[1])
         metrics["loss"] = cross_entropy(logits, labels)
         if not math.isfinite(metrics["loss"]):
@@ -234,7 +237,8 @@ class EpochRecorder(TrainerCallback):
             torch.distributed.all_reduce(loss)
         epoch: dict[str, Any] = {
             "epoch": round(state.epoch),
-            "loss": float(loss) / args.world_size / max(history.steps, 1),
+            # Nothing was trained with --num_epochs 0.
+            "loss": float(loss) / args.world_size / history.steps if history.steps else None,
             "learning_rate": self.learning_rate,
             "seconds": round(history.seconds, 3),
             "validation": {
@@ -249,8 +253,9 @@ class EpochRecorder(TrainerCallback):
         self.trainer.note_progress()
         self.started = time.monotonic()
         if state.is_world_process_zero:
+            loss = "" if epoch["loss"] is None else f"loss {epoch['loss']:.4f}, "
             line = (
-                f"epoch {epoch['epoch']}: loss {epoch['loss']:.4f}, validation loss {validation['loss']:.4f}, "
+                f"epoch {epoch['epoch']}: {loss}validation loss {validation['loss']:.4f}, "
                 f"accuracy {validation['accuracy']:.3f}, macro F1 {validation['macro_f1']:.3f} "
                 f"({epoch['seconds']:.0f} s + {validation['seconds']:.0f} s)"
             )
@@ -284,19 +289,29 @@ def train_report(trainer: ClassifierTrainer, peak_memory: int) -> dict[str, Any]
     seconds = sum(epoch["seconds"] for epoch in epochs)
     lengths = trainer.sampler.lengths
     rate = len(epochs) / seconds if seconds else 0.0
-    parameters = [(p.numel(), p.requires_grad) for p in trainer.model.parameters()]
+    trained, parameters = count_parameters(trainer.model)
+    best = max(epochs, key=lambda epoch: epoch["validation"]["macro_f1"])
+    warning = chance_warning(np.asarray(trainer.eval_dataset["label"][:]), best["validation"]["macro_f1"], "validation")
     return {
         "epochs": epochs,
-        "best_epoch": max(epochs, key=lambda epoch: epoch["validation"]["macro_f1"])["epoch"],
+        "best_epoch": best["epoch"],
+        **({"warning": warning} if warning and best["epoch"] else {}),
         "num_train_texts": len(lengths),
-        "num_parameters": sum(size for size, _ in parameters),
-        "num_trainable_parameters": sum(size for size, trainable in parameters if trainable),
+        "num_texts_cut": trainer.num_cut,
+        "num_parameters": parameters,
+        "num_trainable_parameters": trained,
         "seconds": round(seconds + sum(epoch["validation"]["seconds"] for epoch in epochs), 3),
         "texts_per_second": len(lengths) * rate,
         "tokens_per_second": float(lengths.sum()) * rate,
         "padding_fraction": trainer.padding_fraction(),
         "peak_memory_bytes": peak_memory,
     }
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """Return how many parameters of a model are trained, and how many it has."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
 def save_model(trainer: Trainer, folder: Path, max_length: int, merge: bool = False) -> None:

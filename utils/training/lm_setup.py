@@ -9,17 +9,24 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoTokenizer
 
 from utils.cli.options import ADAPTERS, HYPERPARAMETER, MODEL, options_by_role
 from utils.data.lm_examples import Task, TextExamples
 from utils.data.masking import identity
 from utils.data.text_files import dataset_name, read_text_file
+from utils.data.tokenization import load_tokenizer
 from utils.errors import UserError
 from utils.evaluation.surprisal import RowWriter, TokenTable
 from utils.models.adapters import add_adapters, quantization
 from utils.models.attention import use_cpu_dropout
-from utils.models.loading import MAX_LENGTH, choose_max_length, find_task, load_config, load_language_model
+from utils.models.loading import (
+    MAX_LENGTH,
+    check_vocabulary,
+    choose_max_length,
+    find_task,
+    load_config,
+    load_language_model,
+)
 from utils.models.registry import ModelSpec
 from utils.runs.files import CACHE_DIR
 from utils.runs.record import RunRecord
@@ -60,11 +67,10 @@ def load(options: FinetuneLmOptions, folders: dict[str, Path], spec: ModelSpec) 
         print("--use_gpu: PyTorch finds no GPU here; going on with the CPU", file=sys.stderr)
     config = load_config(folders["config"])
     task = find_task(config, options.model_task)
-    tokenizer = AutoTokenizer.from_pretrained(
-        str(folders["tokenizer"]), local_files_only=True, use_fast=options.use_fast_tokenizer
-    )
+    tokenizer = load_tokenizer(folders["tokenizer"], use_fast=options.use_fast_tokenizer)
     given = config if folders["config"] != folders["model"] else None
-    model = load_language_model(folders["model"], task, given, **quantization(options))
+    model = load_language_model(folders["model"], task, given, **quantization(options.load_in_4bit))
+    check_vocabulary(tokenizer, model, folders["tokenizer"])
     functions: list[Any] = options.model_modifier_fns
     for function in functions:
         kwargs = options.model_modifier_fn_kwargs.get(function.__name__) or {}

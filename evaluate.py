@@ -17,6 +17,7 @@ from typing import Any
 
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
+from utils.cli.values import plural
 from utils.data.source import TextSource, open_texts
 from utils.errors import Interrupted, RunFailure, UserError, nearest
 from utils.models.model_card import write_classifier_card
@@ -168,6 +169,7 @@ class Evaluator:
         from utils.data.tokenization import separator, tokenize
         from utils.evaluation.inference import predict_logits, softmax
         from utils.evaluation.results import write_evaluation
+        from utils.models import device as machine
 
         registers = self.registers_of(lang)
         texts = self.texts.load("test", lang, separator(self.tokenizer))
@@ -194,14 +196,20 @@ class Evaluator:
             seed=self.options.seed,
             task=self.options.task,
             data=self.texts.provenance("test", [lang])[0],
+            computed={"number_format": self.precision, "device": machine.describe_device(self.device)},
         )
-        return f"{lang}: {len(labels):,} texts, {scores(result)}, {result['texts_per_second']:.1f} texts/s"
+        lines = [f"{lang}: {plural(len(labels), 'text')}, {scores(result)}, {result['texts_per_second']:.1f} texts/s"]
+        if result["rare_registers"]:
+            rare = ", ".join(f"{name} {count}" for name, count in result["rare_registers"].items())
+            lines.append(f"{lang}: the interval is too narrow: under 10 texts of {rare}")
+        return "\n".join([*lines, *([f"{lang}: warning: {result['warning']}"] if "warning" in result else [])])
 
 
 def scores(result: dict[str, Any]) -> str:
     """Return what a line for the user says of a result."""
-    low, high = result["confidence_intervals"]["macro_f1"]
-    return f"accuracy {result['accuracy']:.3f}, macro F1 {result['macro_f1']:.3f} [{low:.3f}, {high:.3f}]"
+    shown = f"accuracy {result['accuracy']:.3f}, macro F1 {result['macro_f1']:.3f}"
+    interval = result.get("confidence_intervals", {}).get("macro_f1")
+    return f"{shown} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else shown
 
 
 if __name__ == "__main__":

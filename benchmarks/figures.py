@@ -60,8 +60,12 @@ def write_results(folder: Path, train_sets: list[str], langs: list[str]) -> None
                     seed=1,
                     task=None,
                     data={},
+                    computed={"number_format": "fp32", "device": "cpu"},
                 )
-            write_json(layout.run_json, {"train_registers": counts, "validation_registers": counts})
+            write_json(
+                layout.run_json,
+                {"status": "complete", "train_registers": counts, "validation_registers": counts},
+            )
 
 
 def measure(folder: Path, processors: set[int]) -> float:

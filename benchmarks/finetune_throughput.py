@@ -253,6 +253,7 @@ def this_project(task: str, model: Any, dataset: Any, tokenizer: Any, device: An
         data_collator=collator,
         compute_loss_func=ClassificationLoss(),
         lengths=lengths,
+        num_cut=0,
         group_by_length=True,
         precision=precision,
         token_budget=None,

@@ -22,6 +22,7 @@ from utils.evaluation.metrics import (
     confidence_intervals,
     confusion_matrix,
     per_register_metrics,
+    rare_registers,
     summary_metrics,
 )
 from utils.pipeline.config import LABELS
@@ -165,6 +166,7 @@ def write_results(folder, model, train_langs, eval_langs, num_texts=400):
             "per_register": per_register_metrics(matrix, REGISTERS),
             "confusion_matrix": matrix.tolist(),
             "confidence_intervals": confidence_intervals(matrix, 1, 100),
+            "rare_registers": rare_registers(matrix, REGISTERS),
         }
         (run / "eval" / f"{lang}.json").write_text(json.dumps(result))
     counts = dict(zip(REGISTERS, [9_000, 12_345, 7, 4_100, 800, 3, 1_500, 0], strict=True))

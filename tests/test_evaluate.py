@@ -4,13 +4,19 @@ import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 import evaluate
 import finetune
+import post_eval
 from tests.factories import FAST, Inputs
 from tests.processes import finish, start
+from utils.data.corpus_load import read_tsv
+from utils.data.tokenization import load_tokenizer
+from utils.runs.files import read_json
 
 TRAINED = ["--model_name", "tiny", "--train_langs", "en-fr", "--precision", "fp32"]
 
@@ -87,8 +93,6 @@ def test_evaluation_reaches_the_validation_metrics(model, invoke, small):
     from utils.data.splits import mix_languages, split_validation
 
     corpus = open_corpus(str(small / "register-corpus"))
-    import numpy as np
-
     parts = {lang: corpus.load("train", lang) for lang in ("en", "fr")}
     rows = mix_languages({lang: np.array(part["label"][:]) for lang, part in parts.items()}, "equal", 0.3, 42)
     chosen = [parts[lang][int(row)] for lang in parts for row in rows[lang]]
@@ -227,3 +231,65 @@ def test_the_whole_chain_on_real_texts(real_corpus, tmp_path, invoke, monkeypatc
     assert len(table) == 6 * 6
     for path in output.split()[-3:]:
         assert (tmp_path / path).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_what_a_result_says_of_how_it_came_about(model, invoke):
+    """The same command computes in bf16 on one machine and in fp32 on the next."""
+    command = ["--model_name", "tiny", "--train_langs", "en-fr", "--eval_langs", "es", "--force"]
+    for precision in ("fp32", "bf16"):
+        status, output, errors = invoke(evaluate, *command, "--precision", precision)
+        assert status == 0, errors
+        result = read_json(model.folder / "outputs/tiny-en-fr/eval/es.json")
+        assert result["number_format"] == precision
+        assert result["device"].startswith("cpu" if not torch.cuda.is_available() else "NVIDIA")
+    matrix = np.array(result["confusion_matrix"])
+    assert result["num_registers_averaged"] == np.count_nonzero(matrix.sum(0) + matrix.sum(1))
+    assert result["num_registers_present"] == np.count_nonzero(matrix.sum(1)) == 8
+    f1 = [result["per_register"][name]["f1"] for name in result["registers"]]
+    assert result["macro_f1"] == pytest.approx(sum(f1) / result["num_registers_averaged"])
+    assert result["macro_f1_present"] == pytest.approx(sum(f1) / 8)
+    # 24 texts of 8 registers.
+    assert set(result["rare_registers"]) == set(result["registers"])
+    assert f"under 10 texts of IN {result['rare_registers']['IN']}, " in output
+    status, output, _ = invoke(evaluate, *command[:-1])
+    assert f"es: evaluated already, accuracy {result['accuracy']:.3f}, macro F1" in output
+
+
+@pytest.mark.slow
+def test_a_model_at_chance_does_not_end_without_a_word(inputs, invoke):
+    command = ["--model_name", "tiny", "--train_langs", "en"]
+    status, output, _ = invoke(finetune, *command, *FAST, "--learning_rate", "1e-9", "--num_epochs", "1")
+    assert status == 0
+    assert "no better than chance on the validation texts: macro F1" in output
+    report = read_json(inputs.folder / "outputs/tiny-en/train.json")
+    assert report["warning"].startswith("no better than chance")
+    status, output, _ = invoke(evaluate, *command, "--eval_langs", "fr")
+    assert "fr: warning: no better than chance on the fr texts" in output
+    card = (inputs.folder / "models/tiny-en/README.md").read_text()
+    assert card.count("**Warning**: no better than chance") == 2
+    assert invoke(post_eval, "--ignore_cfm", "--ignore_tve")[0] == 0
+    assert "no better than chance on the fr texts" in (inputs.folder / "outputs/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_what_the_start_of_a_training_says(inputs, invoke):
+    shutil.copytree(inputs.corpus, inputs.folder / "corpus")
+    path = inputs.folder / "corpus/corpus/train/en.tsv"
+    rows = [line for line in path.read_text().splitlines(keepends=True) if not line.startswith("LY")]
+    path.write_text("".join([*rows, "LY\tla la la\n"]))
+    command = ["--model_name", "tiny", "--train_langs", "en", "--subfolder", "s", "--max_length", "16"]
+    status, output, errors = invoke(
+        finetune, *command, *FAST[2:], "--max_epochs", "1", "--corpus_path", str(inputs.folder / "corpus")
+    )
+    assert status == 0, errors
+    report = read_json(inputs.folder / "outputs/s/tiny-en/train.json")
+    first = output.splitlines()[0]
+    assert first.startswith("tiny-en (s): ") and "1 epoch (--max_epochs; " in first, first
+    tokenizer = load_tokenizer(inputs.registry.parent / "tiny-xlmr")
+    texts = [text for _, text in read_tsv(path, json.loads((inputs.corpus / "info/reg_abbv.json").read_text()))]
+    longer = sum(len(ids) > 16 for ids in tokenizer(texts)["input_ids"])
+    assert 0 < report["num_texts_cut"] <= longer
+    assert f"cut at 16 tokens: {report['num_texts_cut']} training texts" in output
+    assert f"trained: {report['num_parameters']:,} of {report['num_parameters']:,} parameters" in output
+    assert "too few texts for the validation part: LY (1); the validation scores do not know them" in output

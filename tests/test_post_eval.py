@@ -109,7 +109,7 @@ def test_everything_is_written_and_named(results, invoke):
     with (results / "summary.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6 * 3 * len(METRICS)
-    assert set(rows[0]) == {"model", "train_langs", "eval_lang", "metric", "value", "low", "high"}
+    assert set(rows[0]) == {"model", "train_langs", "eval_lang", "metric", "value", "low", "high", "rare_registers"}
     run = json.loads((results / "xlmr-large-en-fr/eval/tr.json").read_text())
     key = {"model": "xlmr-large", "train_langs": "en-fr", "eval_lang": "tr", "metric": "macro_f1"}
     (row,) = (row for row in rows if key.items() <= row.items())

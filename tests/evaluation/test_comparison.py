@@ -52,6 +52,7 @@ def write_run(folder, name, quality, *, langs=("en", "fr"), subfolder=None, seed
         write_evaluation(
             layout, lang, labels, probabilities, registers=registers, seconds=1, seed=1, task=None,
             data={"path": "x", "sha256": sha256},
+            computed={"number_format": "fp32", "device": "cpu"},
         )  # fmt: skip
     settings = {"seed": seed, "subfolder": subfolder, "learning_rate": 1e-5} | options
     data = {"files": [{"path": "x", "sha256": "data"}]}
@@ -108,6 +109,24 @@ def test_a_comparison_says_the_same_when_repeated(outputs, invoke):
         invoke(post_eval, *QUIET, "--compare", "poor-en", "good-en")
         tables.append((outputs / "comparison_poor-en_good-en.csv").read_bytes())
     assert tables[0] == tables[1]
+
+
+def test_a_comparison_says_the_same_whichever_comes_first(outputs, invoke):
+    """p was .017 one way and .013 the other."""
+    write_run(outputs, "fair-en", 0.62)
+    tables = []
+    for names in (("fair-en", "poor-en"), ("poor-en", "fair-en")):
+        status, output, _ = invoke(post_eval, *QUIET, "--compare", *names)
+        assert status == 0
+        tables.append(read_rows(outputs / f"comparison_{'_'.join(names)}.csv"))
+        assert "to cite: approximate randomization for F1, McNemar's test for accuracy" in output
+    for one, other in zip(*tables, strict=True):
+        for column in ("p_bootstrap", "p_randomisation", "p_mcnemar", "p_bootstrap_holm", "p_randomisation_holm"):
+            assert one[column] == other[column], column
+        assert (one["first"], one["first_value"]) == (other["second"], other["second_value"])
+        assert float(one["difference"]) == -float(other["difference"])
+        assert (float(one["low"]), float(one["high"])) == (-float(other["high"]), -float(other["low"]))
+    assert len({row["p_randomisation"] for row in tables[0] if row["metric"] == "macro_f1"}) > 1
 
 
 @pytest.mark.parametrize(

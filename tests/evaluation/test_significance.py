@@ -158,3 +158,20 @@ def test_the_calibration_error_of_known_cases():
     # Half of the texts 0.8 sure and all right, half 0.6 sure and half right.
     mixed = reliability(np.array([0.8] * 4 + [0.6] * 4), np.array([1] * 4 + [1, 1, 0, 0]))
     assert mixed["expected_calibration_error"] == pytest.approx((0.2 + 0.1) / 2)
+
+
+def test_the_calibration_error_of_a_calibrated_model():
+    """It is a mean of distances, so above 0, and large where texts are few."""
+    generator = np.random.default_rng(0)
+    for count, expected in ((32, 0.18), (400, 0.05), (20_000, 0.007)):
+        confidences = generator.uniform(0.2, 1, count)
+        errors = []
+        for _ in range(60):
+            found = reliability(confidences, generator.random(count) < confidences)
+            errors.append(found["expected_calibration_error"])
+        assert found["error_if_calibrated"] == pytest.approx(np.mean(errors), rel=0.1)
+        assert found["error_if_calibrated"] == pytest.approx(expected, rel=0.25)
+        assert np.mean(np.array(errors) <= found["error_if_calibrated_95"]) > 0.85
+    # One that is wrong more often than it believes.
+    off = reliability(confidences, generator.random(20_000) < confidences - 0.1)
+    assert off["expected_calibration_error"] > 3 * off["error_if_calibrated_95"]

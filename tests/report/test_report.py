@@ -257,6 +257,7 @@ def write_predictions(folder, corpus, train_langs, lang, texts, seed=1):
         seed=1,
         task=None,
         data={"path": str(path), "sha256": sha256_of_file(path)},
+        computed={"number_format": "fp32", "device": "cpu"},
     )
 
 

@@ -89,10 +89,19 @@ def compare(base_dir: Path, names: list[str], seed: int, resamples: int = RESAMP
 def _compare_on(
     first: RunResults, second: RunResults, names: tuple[str, str], lang: str, seed: int, resamples: int
 ) -> list[dict[str, Any]]:
-    texts = paired_texts(first, second, names, lang)
-    values = texts.observed()
-    bootstrap = paired_bootstrap(texts, seed, resamples)
-    randomization = approximate_randomization(texts, seed, resamples)
+    # The two in the order of their names, so that what is drawn, and p with it, is the same whichever comes first.
+    swapped = names[1] < names[0]
+    runs, ordered = ((second, first), (names[1], names[0])) if swapped else ((first, second), names)
+    texts = paired_texts(*runs, ordered, lang)
+    values = texts.observed()[:: -1 if swapped else 1]
+    own_seed = [seed, zlib.crc32(" ".join([*ordered, lang]).encode())]
+    bootstrap = paired_bootstrap(texts, own_seed, resamples)
+    randomization = approximate_randomization(texts, own_seed, resamples)
+    if swapped:
+        bootstrap = {
+            metric: found | {"difference": -found["difference"], "low": -found["high"], "high": -found["low"]}
+            for metric, found in bootstrap.items()
+        }
     return [
         {
             "first": names[0],
@@ -150,4 +159,9 @@ def describe(rows: list[dict[str, Any]], metric: str = "macro_f1") -> str:
                         f"{row['second_value']:.3f}  {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]  "
                         f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{' *' if p < 0.05 else ''}"
                     )
+    lines.append(
+        "to cite: approximate randomization for F1, McNemar's test for accuracy, the bootstrap's interval for the "
+        "difference;\nthe bootstrap's p may differ: it asks how the difference varies over other texts, randomization "
+        "how often exchanging\nthe two models' predictions makes one as large"
+    )
     return "\n".join(lines)

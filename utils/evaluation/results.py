@@ -11,9 +11,12 @@ from utils.data.delimited import write_rows
 from utils.errors import UserError
 from utils.evaluation.metrics import (
     METRICS,
+    chance_macro_f1,
+    chance_warning,
     confidence_intervals,
     confusion_matrix,
     per_register_metrics,
+    rare_registers,
     summary_metrics,
 )
 from utils.runs.files import atomic_path, write_json
@@ -35,6 +38,7 @@ def write_evaluation(
     seed: int,
     task: str | None,
     data: dict[str, Any],
+    computed: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the results on one language; returns the content of eval/LANG.json.
 
@@ -48,20 +52,29 @@ def write_evaluation(
         seed: of the resamples.
         task: of the language database, None for registers.
         data: where the texts are, and their hash.
+        computed: how: `number_format` (fp32, bf16 or fp16) and `device`.
     """
     predictions = probabilities.argmax(1)
     matrix = confusion_matrix(labels, predictions, len(registers))
+    metrics = {name: float(value) for name, value in summary_metrics(matrix).items()}
+    warning = chance_warning(matrix.sum(1), metrics["macro_f1_present"], lang)
     result = {
         "model": layout.model_name,
         "train_langs": layout.train_langs,
         **({"task": task} if task else {}),
         "eval_lang": lang,
         "num_texts": len(labels),
-        **{name: float(value) for name, value in summary_metrics(matrix).items()},
+        **metrics,
+        "num_registers_averaged": int(np.count_nonzero(matrix.sum(0) + matrix.sum(1))),
+        "num_registers_present": int(np.count_nonzero(matrix.sum(1))),
+        "chance_macro_f1": chance_macro_f1(matrix.sum(1)),
+        **({"warning": warning} if warning else {}),
+        "rare_registers": rare_registers(matrix, registers),
         "registers": registers,
         "per_register": per_register_metrics(matrix, registers),
         "confusion_matrix": matrix.tolist(),
         "confidence_intervals": confidence_intervals(matrix, seed),
+        **computed,
         "seconds": round(seconds, 3),
         "texts_per_second": len(labels) / seconds,
         "data": data,
@@ -133,9 +146,7 @@ def load_run(folder: Path) -> RunResults | None:
         content = read_evaluation(path)
         if content is None:
             continue
-        # Results of earlier versions lack what was added since.
-        values = summary_metrics(np.array(content["confusion_matrix"]))
-        content = {name: float(value) for name, value in values.items()} | content
+        content = complete_evaluation(content)
         evaluations[content["eval_lang"]] = content
     first = next(iter(evaluations.values()))
     record = read_record(folder / "run.json") or {}
@@ -147,6 +158,16 @@ def load_run(folder: Path) -> RunResults | None:
         record.get("train_registers", {}),
         record.get("validation_registers", {}),
     )
+
+
+def complete_evaluation(content: dict[str, Any]) -> dict[str, Any]:
+    """Add to an evaluation of an earlier version what its confusion matrix tells."""
+    matrix = np.array(content["confusion_matrix"])
+    values: dict[str, Any] = {name: float(value) for name, value in summary_metrics(matrix).items()}
+    values["rare_registers"] = rare_registers(matrix, content["registers"])
+    if warning := chance_warning(matrix.sum(1), values["macro_f1_present"], content["eval_lang"]):
+        values["warning"] = warning
+    return values | content
 
 
 def load_predictions(folder: Path, lang: str) -> "pd.DataFrame":
@@ -180,7 +201,11 @@ def order_langs(run: RunResults, langs: list[str]) -> list[str]:
 
 
 def tidy_table(runs: list[RunResults]) -> list[dict[str, Any]]:
-    """Return one row per run, evaluation language and metric, with its confidence interval."""
+    """Return one row per run, evaluation language and metric, with its confidence interval.
+
+    `rare_registers` counts the registers with under 10 texts: where it is not 0, intervals of averages over
+    registers are too narrow.
+    """
     rows = []
     for run in runs:
         for lang in order_langs(run, list(run.evaluations)):
@@ -196,6 +221,7 @@ def tidy_table(runs: list[RunResults]) -> list[dict[str, Any]]:
                         "value": result[metric],
                         "low": low,
                         "high": high,
+                        "rare_registers": len(result["rare_registers"]),
                     }
                 )
     return rows

@@ -69,7 +69,7 @@ class PairedTexts:
 
 
 def paired_bootstrap(
-    texts: PairedTexts, seed: int, resamples: int = RESAMPLES, level: float = 0.95
+    texts: PairedTexts, seed: int | Sequence[int], resamples: int = RESAMPLES, level: float = 0.95
 ) -> dict[str, dict[str, float]]:
     """Bootstrap the difference of every metric, second minus first, resampling the texts of both together.
 
@@ -109,7 +109,9 @@ def paired_bootstrap(
     return results
 
 
-def approximate_randomization(texts: PairedTexts, seed: int, resamples: int = RESAMPLES) -> dict[str, float]:
+def approximate_randomization(
+    texts: PairedTexts, seed: int | Sequence[int], resamples: int = RESAMPLES
+) -> dict[str, float]:
     """Return a p-value per metric: how often a difference as large comes from exchanging predictions at random.
 
     Noreen 1989, "Computer-Intensive Methods for Testing Hypotheses"; Yeh 2000, "More accurate tests for the

@@ -44,5 +44,7 @@ def reliability_figure(
         axes.set_xlabel("confidence")
         axes.set_ylabel("accuracy")
         set_title(axes, f"{names.lang(lang)}: error {result['expected_calibration_error']:.3f}", style)
+        note = f"{result['error_if_calibrated']:.3f} if calibrated"
+        axes.text(0.03, 0.93, note, transform=axes.transAxes, va="center", size=0.85 * style.font, color="0.35")
         hide_shared_labels(axes, *grid.is_labelled(index))
     return grid.figure

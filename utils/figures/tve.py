@@ -95,4 +95,4 @@ def draw_matrix(
 
 def metric_title(metric: str) -> str:
     """Return a metric's name as a figure shows it: micro F1 for micro_f1."""
-    return metric.replace("_f1", " F1").replace("_", " ")
+    return metric.replace("_f1", " F1").replace("_present", " (with texts)").replace("_", " ")

@@ -14,6 +14,7 @@ from utils.cli.parser import OptionParser
 from utils.cli.script import run_script
 from utils.errors import RunFailure
 from utils.evaluation.metrics import METRICS
+from utils.evaluation.results import complete_evaluation
 from utils.jobs.experiments import Experiment
 from utils.runs.files import now, write_json
 from utils.runs.shapes import read_evaluation, read_record, read_report
@@ -47,7 +48,7 @@ def write_result(job: Experiment) -> None:
     layout, record = job.layout, read_record(job.layout.run_json) or {}
     trained = read_report(layout.train_json)
     found = {lang: read_evaluation(layout.eval_json(lang)) for lang in job.eval_langs}
-    evaluations = {lang: result for lang, result in found.items() if result is not None}
+    evaluations = {lang: complete_evaluation(result) for lang, result in found.items() if result is not None}
     missing = [lang for lang in found if lang not in evaluations]
     if record.get("status") != "complete" or trained is None or missing:
         raise RunFailure(f"{job.name} is not complete: {layout.outputs} lacks {', '.join(missing) or 'the training'}")

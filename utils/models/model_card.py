@@ -164,6 +164,8 @@ def _results(report: dict[str, Any], evaluations: list[dict[str, Any]], langs: l
             f"Best epoch {best['epoch']}: validation accuracy {values['accuracy']:.3f}, "
             f"macro F1 {values['macro_f1']:.3f} (texts kept from the training data).\n"
         )
+    if report.get("warning"):
+        lines.append(f"**Warning**: {report['warning']}.\n")
     if not evaluations:
         return "\n".join([*lines, "Not evaluated on test texts yet."])
     rows = []
@@ -173,7 +175,12 @@ def _results(report: dict[str, Any], evaluations: list[dict[str, Any]], langs: l
         kind = "in-language" if result["eval_lang"] in langs else "zero-shot"
         rows.append([result["eval_lang"], kind, f"{result['num_texts']:,}", *shown])
     table = _table(["evaluated on", "", "texts", *CARD_METRICS.values()], rows)
-    return "\n".join([*lines, table, "\n95 % bootstrap intervals."])
+    notes = ["\n95 % bootstrap intervals; macro F1 is over the registers that occur in texts or predictions."]
+    rare = [result["eval_lang"] for result in evaluations if result.get("rare_registers")]
+    if rare:
+        notes.append(f"Too narrow, because some registers have under 10 texts: {', '.join(rare)}.")
+    notes += [f"\n**Warning**: {result['warning']}." for result in evaluations if result.get("warning")]
+    return "\n".join([*lines, table, *notes])
 
 
 def _training_data(record: dict[str, Any], data: dict[str, Any], label: str) -> str:

@@ -8,7 +8,9 @@ const EVALUATIONS = DATA.runs.flatMap((run) => Object.entries(run.evals).map(([c
 const METRIC_COLUMNS = METRICS.map((key) => ({ key, label: TITLES[key], number: true, show: (row) => fixed(row[key]) }));
 
 const runLink = (run, code = null, text = null) => el("a", { href: `#model/${encodeURIComponent(run.name)}${code ? `/${encodeURIComponent(code)}` : ""}` }, text ?? run.name);
-const score = (row) => `${fixed(row.result.values[place()])} ${interval(row.result.intervals[place()])}`;
+const score = (row) => `${fixed(row.result.values[place()])} ${interval(row.result.intervals[place()])}${isRare(row.result) ? RARE_MARK : ""}`;
+const rareCaption = () => (EVALUATIONS.some((row) => isRare(row.result)) ? ` ${RARE_MARK} some registers have under 10 texts: the interval is too narrow.` : "");
+const warningsOf = (rows) => rows.filter((row) => row.result.warning).map((row) => el("p", { class: "warning" }, `${row.name}, ${row.eval}: ${row.result.warning}.`));
 const valueOf = (row) => row.result.values[place()];
 const best = (rows) => rows.reduce((top, row) => (top === null || valueOf(row) > valueOf(top) ? row : top), null);
 const cellTip = (row) => `${row.model}, trained on ${row.train}, evaluated on ${row.eval}\n${TITLES[state.metric]} ${score(row)}\n${count(row.texts)} texts, ${row.kind}`;
@@ -35,7 +37,7 @@ function overview() {
   const number = (key, label) => ({ key, label, number: true, show: (row) => fixed(row[key]) });
   return [
     el("h2", {}, "Best model per language"),
-    table("best", `${title} with its 95 % interval. In-language: the model was trained on that language, alone or with others.`, [
+    table("best", `${title} with its 95 % interval.${rareCaption()} In-language: the model was trained on that language, alone or with others.`, [
       { key: "eval", label: "evaluated on" },
       { key: "texts", label: "texts", number: true, show: (row) => count(row.texts) },
       { key: "top", label: "best model", show: linked("topRow") },
@@ -75,6 +77,7 @@ function matrices() {
 function everything() {
   return [
     el("h2", {}, "All evaluations"),
+    ...warningsOf(EVALUATIONS),
     table("evaluations", "Click a heading to sort. The filter wants all its words.", [
       { key: "name", label: "model", show: (row) => runLink(row.run, row.code) },
       { key: "train", label: "trained on" },
@@ -110,13 +113,16 @@ function modelPage() {
     el("div", { class: "controls" },
       select("run", "Model", DATA.runs.map((one) => [one.name, one.name]), run.name, (name) => go(name, state.lang)),
       select("lang", "Evaluated on", codes.map((one) => [one, lang(one)]), code, (to) => go(run.name, to))),
-    el("p", {}, `${lang(code)}: ${count(row.texts)} texts, ${row.kind}; ` + METRICS.map((metric, i) => `${TITLES[metric]} ${fixed(result.values[i])}`).join(", ")),
+    el("p", {}, `${lang(code)}: ${count(row.texts)} texts, ${row.kind}; ` + METRICS.map((metric, i) => `${TITLES[metric]} ${fixed(result.values[i])} ${interval(result.intervals[i])}`).join(", ")),
+    ...(isRare(result) ? [el("p", { class: "note" }, rareNote(result))] : []),
+    ...(run.warning ? [el("p", { class: "warning" }, `${run.warning}.`)] : []),
+    ...warningsOf([row]),
     el("h3", {}, "Confusion matrix"),
     heatMap("confusion", "Rows: true; columns: predicted; color: share of the row's texts. Hatched: no texts.",
       result.registers.map((register, r) => `${register} (${totals[r]})`), result.registers, cells),
     el("h3", {}, "Scores per register"),
     table("scores", "Support: number of texts.", [{ key: "register", label: "register" }, { key: "name", label: "name" }, ...numbers, { key: "support", label: "support", number: true, show: (one) => count(one.support) }], scores),
-    ...(result.reliability ? [el("h3", {}, "Calibration"), el("p", {}, `Expected calibration error ${fixed(result.reliability.expected_calibration_error)}; mean confidence ${fixed(result.reliability.mean_confidence)}.`), reliability(result.reliability)] : []),
+    ...(result.reliability ? [el("h3", {}, "Calibration"), el("p", {}, `Expected calibration error ${fixed(result.reliability.expected_calibration_error)} (a perfectly calibrated model would have ${fixed(result.reliability.error_if_calibrated)} on so many texts, in 19 of 20 cases at most ${fixed(result.reliability.error_if_calibrated_95)}); mean confidence ${fixed(result.reliability.mean_confidence)}.`), reliability(result.reliability)] : []),
     ...(result.examples ? [el("h3", {}, "Misclassified texts"), table("examples", "The mistakes that the model was surest of.", [
       { key: "index", label: "row", number: true }, { key: "true", label: "true" }, { key: "predicted", label: "predicted" },
       { key: "confidence", label: "confidence", number: true, show: (one) => fixed(one.confidence) }, { key: "text", label: "text", text: true },
@@ -203,7 +209,7 @@ function comparisons() {
   const rows = DATA.comparisons.filter((row) => row.metric === state.metric).map((row) => ({ ...row, eval: lang(row.eval_lang) }));
   return [
     el("h2", {}, "Comparisons on the same texts"),
-    table("tests", `${TITLES[state.metric]}, second minus first, with its 95 % interval (paired bootstrap); p-values after Holm's correction. McNemar's test is of accuracy alone.`, [
+    table("tests", `${TITLES[state.metric]}, second minus first, with its 95 % interval (paired bootstrap); p-values after Holm's correction. To cite: approximate randomization for F1, McNemar's test for accuracy; the bootstrap for the interval. Bootstrap and randomization may differ: the one asks how the difference varies over other texts, the other how often exchanging the two models' predictions makes one as large.`, [
       { key: "first", label: "first" }, { key: "second", label: "second" }, { key: "eval", label: "evaluated on" },
       { key: "num_texts", label: "texts", number: true, show: (row) => count(row.num_texts) },
       { key: "first_value", label: "first", number: true, show: (row) => fixed(row.first_value) },
@@ -246,11 +252,11 @@ function draw(focused = null) {
 // The columns of summary.csv.
 function tidyCsv() {
   const quoted = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  const lines = ["model,train_langs,eval_lang,metric,value,low,high"];
+  const lines = ["model,train_langs,eval_lang,metric,value,low,high,rare_registers"];
   for (const row of EVALUATIONS) {
     METRICS.forEach((metric, i) => {
       const [low, high] = row.result.intervals[i] ?? ["", ""];
-      lines.push([row.model, row.run.train, row.code, metric, row.result.values[i], low, high].map((value) => quoted(String(value))).join(","));
+      lines.push([row.model, row.run.train, row.code, metric, row.result.values[i], low, high, Object.keys(row.result.rare ?? {}).length].map((value) => quoted(String(value))).join(","));
     });
   }
   return `${lines.join("\n")}\n`;

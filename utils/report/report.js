@@ -2,7 +2,7 @@
 // Everything is drawn from the JSON in the page; texts go in as text, never as markup.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const METRICS = DATA.metrics;
-const TITLES = Object.fromEntries(METRICS.map((m) => [m, m.replace("_f1", " F1").replace("_", " ")]));
+const TITLES = Object.fromEntries(METRICS.map((m) => [m, m.replace("_f1", " F1").replace("_present", " (registers with texts)").replace("_", " ")]));
 const RUNS = new Map(DATA.runs.map((run) => [run.name, run]));
 const MODELS = [...new Set(DATA.runs.map((run) => run.model))];
 const state = { metric: METRICS.includes("macro_f1") ? "macro_f1" : METRICS[0], model: MODELS[0], run: DATA.runs[0].name, lang: null };
@@ -37,6 +37,10 @@ const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / va
 const trainedOn = (run, code) => run.train.split("-").includes(code);
 const place = () => METRICS.indexOf(state.metric);
 const interval = (pair) => (pair ? `[${fixed(pair[0])}, ${fixed(pair[1])}]` : "no interval");
+// Intervals of averages over registers some of which have few texts.
+const RARE_MARK = "†";
+const isRare = (result) => Object.keys(result.rare ?? {}).length > 0;
+const rareNote = (result) => `${RARE_MARK} The 95 % intervals of averages over registers are too narrow (they cover 85 to 90 %): under 10 texts of ${Object.entries(result.rare).map(([name, number]) => `${name} (${number})`).join(", ")}.`;
 
 function select(id, label, options, value, change) {
   const box = el("select", { id, onchange: (event) => change(event.target.value) });

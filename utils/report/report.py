@@ -41,6 +41,7 @@ TRAINING = {
     "trained parameters": "num_trainable_parameters",
     "seconds": "seconds",
     "texts per second": "texts_per_second",
+    "texts cut at the longest": "num_texts_cut",
     "padding, share of tokens": "padding_fraction",
     "peak memory, bytes": "peak_memory_bytes",
     "best epoch": "best_epoch",
@@ -90,6 +91,7 @@ def _run_data(run: RunResults, reliabilities: dict[str, Any], examples: dict[str
             name: [run.train_registers[name], run.validation_registers.get(name, 0)] for name in run.train_registers
         },
         "details": _entries(record, DETAILS) + _entries(report, TRAINING),
+        "warning": report.get("warning"),
         "epochs": [_epoch(epoch) for epoch in report.get("epochs", [])],
         "evals": {
             lang: _evaluation(run.evaluations[lang])
@@ -111,6 +113,8 @@ def _evaluation(result: dict[str, Any]) -> dict[str, Any]:
         "registers": result["registers"],
         "matrix": result["confusion_matrix"],
         "scores": [[round(value, 4) for value in row] for row in scores],
+        "rare": result["rare_registers"],
+        "warning": result.get("warning"),
     }
 
 

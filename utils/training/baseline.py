@@ -12,7 +12,7 @@ import numpy as np
 from utils.cli.options import DATA, HYPERPARAMETER, IDENTITY, options_by_role
 from utils.data.source import TextSource
 from utils.data.splits import mix_languages, split_rows
-from utils.evaluation.metrics import classification_metrics
+from utils.evaluation.metrics import chance_warning, classification_metrics
 from utils.evaluation.results import write_evaluation
 from utils.runs.files import now, write_json
 from utils.runs.layout import RunLayout, split_langs
@@ -76,11 +76,13 @@ def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSourc
     # The first of the best.
     model, metrics, strength = max(candidates, key=lambda candidate: candidate[1]["macro_f1"])
     seconds = time.monotonic() - started
+    warning = chance_warning(np.bincount(validation_labels), metrics["macro_f1_present"], "validation")
     weights = model[-1].coef_.size + model[-1].intercept_.size
     epoch = {"epoch": 1, "loss": None, "learning_rate": None, "seconds": round(seconds, 3), "validation": metrics}
     report = {
         "epochs": [epoch],
         "best_epoch": 1,
+        **({"warning": warning} if warning else {}),
         "num_train_texts": len(train),
         "num_parameters": weights,
         "num_trainable_parameters": weights,
@@ -105,9 +107,11 @@ def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSourc
             seed=options.seed,
             task=options.task,
             data=texts.provenance("test", [lang])[0],
+            computed={"number_format": "fp64", "device": "cpu"},
         )
     record.write("complete", ended=now())
-    return f"{layout.name}: validation macro F1 {metrics['macro_f1']:.3f} with C = {strength:g}; {seconds:.0f} s"
+    said = f"{warning}\n" if warning else ""
+    return f"{said}{layout.name}: validation macro F1 {metrics['macro_f1']:.3f} with C = {strength:g}; {seconds:.0f} s"
 
 
 def _split(texts: TextSource, langs: list[str], options: FinetuneOptions) -> Any:

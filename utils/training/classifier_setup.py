@@ -193,6 +193,8 @@ def count_registers(labels: Any, registers: list[str]) -> dict[str, int]:
 
 def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
     """Return the lines that say what is about to be trained."""
+    from utils.training.classifier_trainer import count_parameters
+
     content: dict[str, Any] = run.record.content
     lengths = trainer.sampler.lengths
     subfolder = f" ({run.options.subfolder})" if run.options.subfolder else ""
@@ -201,7 +203,8 @@ def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
         f"{run.layout.name}{subfolder}: {plural(len(lengths), 'training text')} and "
         f"{plural(len(trainer.eval_dataset), 'validation text')}, {lengths.mean():.0f} tokens on average, "
         f"{plural(content['num_epochs'], 'epoch')}{epochs_note(run.options, len(lengths))}",
-        f"cut at {content['max_length']} tokens: {trainer.num_cut:,} training texts ({trainer.num_cut / len(lengths):.1%})",
+        f"cut at {content['max_length']} tokens: {trainer.num_cut:,} training texts "
+        f"({trainer.num_cut / len(lengths):.1%})",
         f"trained: {trained:,} of {parameters:,} parameters",
         f"{content['device']}; processes: {content['num_processes']}; {content['precision']}; "
         f"padding {trainer.padding_fraction():.1%} of all tokens",

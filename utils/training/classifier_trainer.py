@@ -291,7 +291,8 @@ def train_report(trainer: ClassifierTrainer, peak_memory: int) -> dict[str, Any]
     rate = len(epochs) / seconds if seconds else 0.0
     trained, parameters = count_parameters(trainer.model)
     best = max(epochs, key=lambda epoch: epoch["validation"]["macro_f1"])
-    warning = chance_warning(np.asarray(trainer.eval_dataset["label"][:]), best["validation"]["macro_f1"], "validation")
+    counts = np.bincount(np.asarray(trainer.eval_dataset["label"][:]))
+    warning = chance_warning(counts, best["validation"]["macro_f1_present"], "validation")
     return {
         "epochs": epochs,
         "best_epoch": best["epoch"],

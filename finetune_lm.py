@@ -17,7 +17,7 @@ from typing import Any
 from utils.cli.parser import parse_options
 from utils.cli.progress import progress
 from utils.cli.script import run_script
-from utils.cli.values import object_path
+from utils.cli.values import object_path, plural
 from utils.data.text_files import open_text_file
 from utils.errors import UserError
 from utils.models.model_card import language_model_card
@@ -109,7 +109,10 @@ def fit(run: Run, loaded: Any) -> str:
     names = [name for split in ("train", "validation") for name in loss_names(run.options, split)]
     columns = columns_of([*run.text_files.values()], "split", "dataset_name", "epoch", "batch", "loss", *names)
     metrics = RowWriter(layout.metrics, columns)
-    trainer = make_trainer(run.options, loaded, run.points, run.stop, record=run.record, metrics=metrics)
+    trainer = make_trainer(run.options, loaded, run.points, run.stop, record=run.record, metrics=metrics, columns=names)
+    for examples in (trainer.train_examples, trainer.validation_examples):
+        if examples.num_truncated:
+            print(truncation_line(examples.name, examples.num_truncated, loaded.max_length(run.options)))
     print(
         f"{layout.outputs}: {loaded.task}, {len(trainer.train_examples):,} training and "
         f"{len(trainer.validation_examples):,} validation examples, at most {run.options.epochs} epochs, "
@@ -137,7 +140,8 @@ def fit(run: Run, loaded: Any) -> str:
 
 def test(run: Run, loaded: Any) -> str:
     """Compute the surprisals of the test files; return the summary."""
-    from utils.evaluation.surprisal import TokenTable, write_test_results
+    from utils.evaluation.surprisal import write_test_results
+    from utils.evaluation.token_table import TokenTable
     from utils.training.lm_setup import make_examples
 
     options, layout = run.options, run.layout
@@ -149,7 +153,7 @@ def test(run: Run, loaded: Any) -> str:
     limit = options.max_test_samples
     total = sum(min(file.num_examples, limit or file.num_examples) for file in run.test_files)
     with progress(total=total, desc="testing", unit="example") as bar:
-        count = write_test_results(
+        count, truncated = write_test_results(
             layout.test_results,
             run.test_files,
             lambda file, part, first: make_examples(options, loaded, "test", file.name, part, first),
@@ -160,7 +164,13 @@ def test(run: Run, loaded: Any) -> str:
             keep_parts=fingerprint(run) if options.save_tmp_test_files else None,
             progress=bar,
         )
-    return f"tested   {total:,} examples, {count:,} tokens: {layout.test_results}"
+    lines = [truncation_line(name, number, loaded.max_length(options)) for name, number in truncated.items() if number]
+    return "\n".join([*lines, f"tested   {total:,} examples, {count:,} tokens: {layout.test_results}"])
+
+
+def truncation_line(name: str, number: int, max_length: int) -> str:
+    """Return what to say of examples that are cut."""
+    return f"{name}: {plural(number, 'example')} of more than {max_length:,} tokens, cut there (column truncated)"
 
 
 def optimize(run: Run) -> str:

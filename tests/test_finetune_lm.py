@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import time
@@ -116,6 +117,21 @@ def test_test_only(here, invoke):
     before = (folder / "gpt2-test_results.csv.gz").read_bytes()
 
     assert "already complete" in invoke(finetune_lm, *arguments, "--max_test_samples", "5")[1]
+    # What does not concern a test makes no other test.
+    assert (
+        "already complete"
+        in invoke(
+            finetune_lm,
+            *arguments,
+            "--max_test_samples",
+            "5",
+            "--epochs",
+            "7",
+            "--use_gpu",
+            "--train_optimizer_kwargs.lr",
+            "1",
+        )[1]
+    )
     status, _, err = invoke(finetune_lm, *arguments)
     assert status == 2 and "max_test_samples 5 -> None" in err and "--test_output_file_prefix" in err
     assert (folder / "gpt2-test_results.csv.gz").read_bytes() == before
@@ -123,7 +139,28 @@ def test_test_only(here, invoke):
     assert invoke(finetune_lm, *arguments, "--test_output_file_prefix", "all")[0] == 0
     assert len(rows_of(folder / "all-test_results.csv.gz")) > len(rows)
     assert json.loads((folder / "all-run.json").read_text())["status"] == "complete"
+
+    # Another file's results do not replace the first one's, and are not refused.
+    other = ["--model_name_or_path", "gpt2", "--test_file", "train.txt.gz", "--max_test_samples", "5"]
+    status, output, err = invoke(finetune_lm, *other)
+    assert status == 0, err
+    assert str(Path("outputs/test_only/gpt2/gpt2-train-test_results.csv.gz")) in output
+    assert {row["dataset_name"] for row in rows_of(folder / "gpt2-train-test_results.csv.gz")} == {"train"}
+    assert (folder / "gpt2-test_results.csv.gz").read_bytes() == before
+    assert "already complete" in invoke(finetune_lm, *other)[1]
     assert json.loads((folder / "run.json").read_text())["options"]["max_test_samples"] == 5
+    assert "already complete" in invoke(finetune_lm, *arguments, "--max_test_samples", "5")[1]
+
+
+def test_texts_that_are_cut_are_said(here, invoke):
+    arguments = ["--model_name_or_path", "gpt2", *TRAIN, "--epochs", "1", "--test_file", "test.txt.gz"]
+    status, output, err = invoke(finetune_lm, *arguments, "--max_length", "8")
+    assert status == 0, err
+    for name in ("train", "dev", "test"):
+        assert re.search(rf"^{name}: \d+ examples of more than 8 tokens, cut there \(column truncated\)$", output, re.M)
+    rows = rows_of(only_folder(here) / "gpt2-test_results.csv.gz")
+    cut = len({row["line"] for row in rows if row["truncated"] == "True"})
+    assert f"test: {cut} examples of more than 8 tokens" in output
 
 
 def test_patience_delta_and_least_epochs(here, invoke):

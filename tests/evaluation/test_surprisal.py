@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import itertools
 import json
 import math
 import tracemalloc
@@ -17,7 +16,9 @@ from tests.factories import TEXTS
 from utils.data.lm_examples import TextExamples
 from utils.data.masking import expand_with_masks, identity, mask_random_spans, mask_random_tokens
 from utils.data.text_files import open_text_file
-from utils.evaluation.surprisal import RowWriter, TokenTable, columns_of, file_rows, write_test_results
+from utils.errors import UserError
+from utils.evaluation.surprisal import RowWriter, columns_of, file_rows, write_test_results
+from utils.evaluation.token_table import TokenTable
 from utils.models.loading import load_language_model
 
 SHORT = [" ".join(text.split()[: 4 + index % 9]) for index, text in enumerate(TEXTS[:40])]
@@ -43,14 +44,15 @@ def loaded(tmp_path_factory):
 def file(tmp_path):
     path = tmp_path / "texts.txt.gz"
     path.write_bytes(gzip.compress("\n".join(SHORT).encode()))
-    lines = [json.dumps({"item": 100 + index, "tags": ["a"], "token": "xyz"}) for index in range(40)]
+    more = {"tags": ["a"], "token": "xyz", "split": "mine", "dataset_name": "own", "epoch": 7, "loss": 0, "batch": "b"}
+    lines = [json.dumps({"item": 100 + index, **more}) for index in range(40)]
     (tmp_path / "texts_metadata.json.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     return path
 
 
-def examples_of(path, kind, tokenizer, function=identity, **kwargs):
+def examples_of(path, kind, tokenizer, function=identity, strategy="once", **kwargs):
     data = next(open_text_file(path).chunks(1000))
-    return TextExamples("texts", data, tokenizer, KINDS[kind], 128, function, kwargs)
+    return TextExamples("texts", data, tokenizer, KINDS[kind], 128, function, kwargs, strategy)
 
 
 def direct(model, task, input_ids, labels):
@@ -124,7 +126,7 @@ def test_unknown_words_are_words(loaded, tmp_path):
 
 
 def test_words_of_spans(loaded, file):
-    """Labels of sentinels and spans: each span begins a word, and so does each mark of a space."""
+    """Labels of sentinels and spans have the words of the text that they were taken from."""
     model, tokenizer = loaded["t5"]
     rows = file_rows(
         TokenTable(tokenizer, "seq2seq"), model.float(), examples_of(file, "t5", tokenizer, mask_random_spans), 8
@@ -132,10 +134,77 @@ def test_words_of_spans(loaded, file):
     specials = [row for row in rows if row["token_is_special"]]
     assert {row["token"] for row in specials} >= {"<extra_id_0>", "<extra_id_1>"}
     assert all(row["word"] is None and row["word_num"] is None for row in specials)
-    for before, row in itertools.pairwise(rows):
-        if row["line"] == before["line"] and not row["token_is_special"]:
+    for row in rows:
+        if not row["token_is_special"]:
+            assert row["word"] == SHORT[row["line"] - 1].split()[row["word_num"]]
             piece = tokenizer.convert_ids_to_tokens(row["token_id"])
-            assert row["token_is_start_of_word"] == (before["token_is_special"] or piece.startswith("\u2581"))
+            assert row["token_is_start_of_word"] == piece.startswith("\u2581")
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+@pytest.mark.parametrize("strategy", ["once", "per_batch"])
+def test_a_words_surprisal_is_the_sum_over_the_examples_that_it_became(loaded, file, kind, strategy):
+    """Each has one of its tokens; the sum was that of this token, and T5's rows had no word to be aligned with."""
+    model, tokenizer = loaded[kind]
+    data = examples_of(file, kind, tokenizer, expand_with_masks, strategy=strategy)
+    rows = file_rows(TokenTable(tokenizer, KINDS[kind]), model.float(), data, 5)
+    words = {}
+    for row in rows:
+        if not row["token_is_special"]:
+            words.setdefault((row["line"], row["word_num"]), []).append(row)
+    assert len(words) == sum(len(text.split()) for text in SHORT)
+    several = 0
+    for (line, number), own in words.items():
+        assert [row["token_num_in_word"] for row in own] == list(range(len(own)))
+        assert {"".join(row["word"].split()) for row in own} == {SHORT[line - 1].split()[number]}
+        total = sum(row["surprisal_bits"] for row in own)
+        assert all(row["word_surprisal_bits"] == pytest.approx(total) for row in own)
+        assert all(row["token_is_word"] == (len(own) == 1) for row in own)
+        several += len(own) > 1
+    assert several > 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "function", "kwargs"),
+    [
+        ("bert", mask_random_tokens, {"mask_prop": 0.4}),
+        ("bert", mask_random_tokens, {"replacement_props": {"mask": 0, "random": 1, "original": 0}}),
+        ("bert", identity, {}),
+        ("gpt2", identity, {}),
+        ("t5", mask_random_spans, {}),
+    ],
+)
+def test_the_mean_of_the_rows_is_the_loss(loaded, file, kind, function, kwargs):
+    """Rows of replaced and of unchanged tokens were missing, and those of some examples stood for all tokens."""
+    model, tokenizer = loaded[kind]
+    model.float()
+    data = examples_of(file, kind, tokenizer, function, **kwargs)
+    batch = data.batch(list(range(len(data))))
+    with torch.no_grad():
+        outputs = model(**batch.inputs)
+    rows = TokenTable(tokenizer, KINDS[kind]).rows(batch, outputs.logits)
+    mean = sum(row["surprisal_bits"] for row in rows) / len(rows)
+    assert mean * math.log(2) == pytest.approx(float(outputs.loss), rel=1e-4)
+    if kind == "bert":
+        masked = [row for row in rows if row["token_is_masked"]]
+        expected = (batch.inputs["input_ids"] == tokenizer.mask_token_id).sum()
+        assert len(masked) == expected
+
+
+LIMITS = {"gpt2": 20, "bert": 12, "t5": 20}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "t5"])
+def test_rows_of_texts_that_were_cut_say_so(loaded, file, kind):
+    model, tokenizer = loaded[kind]
+    part = next(open_text_file(file).chunks(1000))
+    data = TextExamples("texts", part, tokenizer, KINDS[kind], LIMITS[kind], identity)
+    whole = TextExamples("texts", part, tokenizer, KINDS[kind], 128, identity)
+    longer = {line for line, ids in enumerate(whole.rows["input_ids"], 1) if len(ids) > LIMITS[kind]}
+    assert 0 < len(longer) < 40
+    rows = file_rows(TokenTable(tokenizer, KINDS[kind]), model.float(), data, 8)
+    assert {row["line"] for row in rows if row["truncated"]} == longer
+    assert (data.num_truncated, whole.num_truncated) == (len(longer), 0)
 
 
 def test_metadata_in_every_row(loaded, file):
@@ -145,7 +214,18 @@ def test_metadata_in_every_row(loaded, file):
     )
     assert all(row["item"] == 99 + row["line"] and row["tags"] == '["a"]' for row in rows)
     assert all(row["metadata_token"] == "xyz" and row["token"] != "xyz" for row in rows)
+    # Names of the tables' own columns were overwritten.
+    assert {row["dataset_name"] for row in rows} == {"d"}
+    assert {row["metadata_dataset_name"] for row in rows} == {"own"}
+    assert {(row["metadata_split"], row["metadata_epoch"], row["metadata_batch"]) for row in rows} == {("mine", 7, "b")}
     assert set(rows[0]) == set(columns_of([open_text_file(file)], "dataset_name"))
+
+
+def test_two_keys_of_the_metadata_never_share_a_column(file):
+    lines = [json.dumps({"split": 1, "metadata_split": 2})] * 40
+    file.with_name("texts_metadata.json.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    with pytest.raises(UserError, match="'split' and 'metadata_split' both become 'metadata_split'"):
+        columns_of([open_text_file(file)], "dataset_name")
 
 
 def read(path):
@@ -183,7 +263,7 @@ def test_results_are_written_part_by_part(loaded, file, tmp_path, monkeypatch):
     count, seen, computed = write(path, file, loaded, monkeypatch)
     assert (seen, computed) == (40, [0, 16, 32])
     rows = read(path)
-    assert len(rows) == count
+    assert count == (len(rows), {"texts": 0})
     assert [int(row["line"]) for row in rows] == sorted(int(row["line"]) for row in rows)
     assert {row["dataset_name"] for row in rows} == {"texts"}
     model, tokenizer = loaded["gpt2"]
@@ -234,7 +314,7 @@ def test_memory_does_not_grow_with_the_file(loaded, tmp_path, monkeypatch):
         path = tmp_path / f"{copies}.txt.gz"
         path.write_bytes(gzip.compress("\n".join(SHORT * copies).encode()))
         tracemalloc.start()
-        count, *_ = write(tmp_path / "x.csv.gz", path, loaded, monkeypatch)
+        (count, _), *_ = write(tmp_path / "x.csv.gz", path, loaded, monkeypatch)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert count > 40 * 20 * 4

@@ -9,12 +9,14 @@ from transformers import AutoTokenizer
 
 from demo.language_models import build_lm
 from tests.factories import TEXTS
-from utils.data.masking import mask_random_spans
+from utils.data.masking import mask_random_spans, mask_random_tokens
 from utils.errors import UserError
 from utils.models.loading import load_language_model
 from utils.models.modifiers import add_new_tokens
 from utils.training import lm_losses as losses
 from utils.training.lm_losses import KLBaselineLoss, OutputsDefaultLoss
+from utils.training.lm_options import FinetuneLmOptions, tokenizer_threads
+from utils.training.lm_setup import make_losses
 
 KINDS = {"gpt2": "lm", "bert": "mlm", "t5": "seq2seq"}
 
@@ -156,3 +158,81 @@ def test_the_models_own_loss(folders):
     inputs = tokenizer(TEXTS[0], return_tensors="pt")
     outputs = model(**inputs, labels=inputs["input_ids"])
     assert OutputsDefaultLoss(model, tokenizer)(outputs, inputs["input_ids"]) is outputs.loss
+
+
+def test_all_divergences_have_the_mean_that_the_loss_is(folders, files):
+    """The mean over all examples was another objective than the mean over datasets of different size."""
+    model, tokenizer = load(folders, "gpt2")
+    move(model)
+    values = []
+    for return_all in (False, True):
+        loss = KLBaselineLoss(
+            model, tokenizer, files, scaleby=[1.0, 9.0], n_examples_per_batch=[2, 11], return_all=return_all
+        )
+        torch.manual_seed(1)
+        values.append(loss(None, None).detach())
+    assert values[1].shape == (13,)
+    assert float(values[1].mean()) == pytest.approx(float(values[0]), rel=1e-5)
+
+
+def test_length_and_seed_of_the_run_are_those_of_its_losses(folders, files):
+    model, tokenizer = load(folders, "bert")
+    options = FinetuneLmOptions(
+        model_name_or_path="bert",
+        max_length=9,
+        seed=5,
+        loss_classes={"train": [KLBaselineLoss], "validation": [OutputsDefaultLoss]},
+        loss_classes_kwargs={
+            "train": {"KLBaselineLoss": {"dataset": files[0], "data_preprocessing_fn": mask_random_tokens}}
+        },
+    )
+    (_, loss), = make_losses(options, model, tokenizer)["train"].classes  # fmt: skip
+    assert loss.datasets[0].lengths.max() == 9
+    options.seed = 6
+    (_, other), = make_losses(options, model, tokenizer)["train"].classes  # fmt: skip
+    assert loss.datasets[0].rows != other.datasets[0].rows, "masked by the seed"
+    options.loss_classes_kwargs["train"]["KLBaselineLoss"] |= {"max_length": 7, "seed": 5}
+    (_, own), = make_losses(options, model, tokenizer)["train"].classes  # fmt: skip
+    assert own.datasets[0].lengths.max() == 7
+
+
+class OnlyForward:
+    """A loss as the specification allows it."""
+
+    def __init__(self, model, tokenizer):
+        pass
+
+    def forward(self, outputs, labels):
+        return outputs.loss * 2
+
+
+class Neither:
+    def __init__(self, model, tokenizer):
+        pass
+
+
+def test_a_loss_with_forward_alone(folders):
+    model, tokenizer = load(folders, "gpt2")
+    options = FinetuneLmOptions(
+        model_name_or_path="gpt2", loss_classes={"train": [OnlyForward], "validation": OnlyForward}
+    )
+    made = make_losses(options, model, tokenizer)["train"]
+    ids = torch.arange(1, 9)[None]
+    outputs = model(input_ids=ids, labels=ids)
+    assert float(made(outputs, ids)[0]) == pytest.approx(2 * float(outputs.loss))
+    options.loss_classes = {"train": [Neither], "validation": [Neither]}
+    with pytest.raises(UserError, match="Neither has neither __call__ nor forward"):
+        make_losses(options, model, tokenizer)
+
+
+def test_the_threads_of_the_tokenizer_are_one_number():
+    options = FinetuneLmOptions(model_name_or_path="gpt2")
+    assert tokenizer_threads(options) is None
+    options.loss_classes_kwargs = {"train": {"KLBaselineLoss": {"preprocessing_num_workers": 3}}, "validation": {}}
+    assert tokenizer_threads(options) == 3
+    options.preprocessing_num_workers = 2
+    with pytest.raises(UserError, match=r"--preprocessing_num_workers 2, --loss_classes_kwargs\.train.* 3"):
+        tokenizer_threads(options)
+    options.loss_classes_kwargs["train"]["KLBaselineLoss"]["preprocessing_num_workers"] = "many"
+    with pytest.raises(UserError, match="expected a positive whole number, got 'many'"):
+        tokenizer_threads(options)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.masking import IGNORED, UPDATE_LABEL_FNS, Inputs, frame_ids, identity
-from utils.data.token_cache import LISTS, cached_rows
-from utils.data.tokenization import cache_key, text_batches
+from utils.data.masking import IGNORED, UPDATE_LABEL_FNS, Inputs, frame_ids, identity, sentinel_ids
+from utils.data.token_cache import LISTS, NUMBERS, cached_rows
+from utils.data.tokenization import cache_key, text_batches, were_longer
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ class Batch:
         metadata: of each example.
         words: of each example's label tokens as they were tokenized, the number of the word they belong to,
             words being what white space separates; -1 for special tokens.
+        places: of each example's label tokens, their number among those; -1 for tokens that were added; None where
+            nothing was moved.
+        truncated: whether the example had more tokens.
+        is_expanded: whether examples of the file became several, each with a part of the labels.
     """
 
     inputs: Inputs
@@ -44,6 +48,9 @@ class Batch:
     labels: list[str]
     metadata: list[dict[str, Any]]
     words: list[list[int]]
+    places: list[list[int] | None]
+    truncated: list[bool]
+    is_expanded: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -51,8 +58,18 @@ class Batch:
     def part(self, start: int, stop: int) -> "Batch":
         """Return some of the examples."""
         inputs = {name: value[start:stop] for name, value in self.inputs.items()}
-        described: tuple[list[Any], ...] = (self.items, self.texts, self.labels, self.metadata, self.words)
-        return Batch(inputs, *(values[start:stop] for values in described))
+        part = slice(start, stop)
+        return Batch(
+            inputs,
+            self.items[part],
+            self.texts[part],
+            self.labels[part],
+            self.metadata[part],
+            self.words[part],
+            self.places[part],
+            self.truncated[part],
+            self.is_expanded,
+        )
 
 
 @dataclass
@@ -95,13 +112,16 @@ class TextExamples:
         self.texts: list[str] = self.examples["text"][:]
         self.metadata = [json.loads(entry) for entry in self.examples["metadata"][:]]
         self.items = list(range(self.first_item, self.first_item + len(self.texts)))
-        input_ids, self.words = self._encode(self.texts)
+        input_ids, self.words, self.truncated = self._encode(self.texts)
+        self.places: list[list[int] | None] = [None] * len(self.texts)
+        self.is_expanded = False
         self.rows: dict[str, list[list[int]]] = {"input_ids": input_ids}
         # A causal model's labels are its inputs, whatever the file says.
         given = self.task != "lm" and "labels" in self.examples.column_names
         self.labels: list[str] = self.examples["labels"][:] if given else list(self.texts)
         if given:
-            self.rows["labels"], self.words = self._encode(self.labels, target=True)
+            self.rows["labels"], self.words, cut = self._encode(self.labels, target=True)
+            self.truncated = [one or other for one, other in zip(self.truncated, cut, strict=True)]
             self._check_lengths()
         if self.strategy == "once":
             with self._seeded(0, [self.first_item]):
@@ -114,6 +134,11 @@ class TextExamples:
         ids = {name: values[index] for name, values in self.rows.items()}
         described = {"item": self.items[index], "text": self.texts[index], "labels_text": self.labels[index]}
         return {**ids, **described, "metadata": self.metadata[index]}
+
+    @property
+    def num_truncated(self) -> int:
+        """Examples of the file that had more tokens."""
+        return len({item for item, cut in zip(self.items, self.truncated, strict=True) if cut})
 
     @property
     def lengths(self) -> np.ndarray:
@@ -130,11 +155,12 @@ class TextExamples:
         if self.strategy == "per_batch":
             with self._seeded(epoch, indices):
                 inputs, described = self._apply(inputs, described)
-        return Batch(inputs, *described)
+        items, texts, labels, metadata, words, places, truncated = described
+        return Batch(inputs, items, texts, labels, metadata, words, places, truncated, self.is_expanded)
 
     @property
     def _described(self) -> tuple[list, ...]:
-        return self.items, self.texts, self.labels, self.metadata, self.words
+        return self.items, self.texts, self.labels, self.metadata, self.words, self.places, self.truncated
 
     @contextlib.contextmanager
     def _seeded(self, epoch: int, indices: list[int]) -> Iterator[None]:
@@ -144,28 +170,35 @@ class TextExamples:
             torch.manual_seed(zlib.crc32(key.tobytes(), zlib.crc32(self.name.encode())))
             yield
 
-    def _encode(self, texts: list[str], target: bool = False) -> tuple[list[list[int]], list[list[int]]]:
-        """Return token ids and word numbers of texts, from the cache if they are there."""
+    def _encode(self, texts: list[str], target: bool = False) -> tuple[list[list[int]], list[list[int]], list[bool]]:
+        """Return token ids and word numbers of texts, and which had more, from the cache if they are there."""
         if self.cache_dir is None:
             return self._encode_batch(texts, target)
         kind = f"{self.task}{'-target' if target else ''}"
         encoded = cached_rows(
             Path(self.cache_dir) / f"{cache_key(texts, self.tokenizer, self.max_length)}-{kind}.arrow",
             len(texts),
-            {"input_ids": LISTS, "words": LISTS},
-            lambda: (self._encode_batch(batch, target) for batch in text_batches(texts, f"tokenizing {self.name}")),
+            {"input_ids": LISTS, "words": LISTS, "cut": NUMBERS},
+            lambda: self._encode_all(texts, target),
             self.overwrite_cache,
         )
-        return encoded["input_ids"][:], encoded["words"][:]
+        return encoded["input_ids"][:], encoded["words"][:], [*map(bool, encoded["cut"][:])]
 
-    def _encode_batch(self, texts: list[str], target: bool) -> tuple[list[list[int]], list[list[int]]]:
+    def _encode_all(
+        self, texts: list[str], target: bool
+    ) -> Iterator[tuple[list[list[int]], list[list[int]], list[int]]]:
+        for batch in text_batches(texts, f"tokenizing {self.name}"):
+            ids, words, cut = self._encode_batch(batch, target)
+            yield ids, words, [*map(int, cut)]
+
+    def _encode_batch(self, texts: list[str], target: bool) -> tuple[list[list[int]], list[list[int]], list[bool]]:
         encoded = self.tokenizer(
             **({"text_target": texts} if target else {"text": texts}),
             truncation=True,
             max_length=self.max_length,
             return_offsets_mapping=self.tokenizer.is_fast,
         )
-        ids = encoded["input_ids"]
+        ids, cut = encoded["input_ids"], were_longer(encoded, texts, self.tokenizer, self.max_length)
         special = frame_ids(self.tokenizer)
         # Without offsets (slow tokenizers), words are told from the tokens themselves.
         offsets = encoded["offset_mapping"] if self.tokenizer.is_fast else [[]] * len(texts)
@@ -176,11 +209,13 @@ class TextExamples:
         if self.task == "lm" and first is not None:
             # Without a token before it, the first one would have no prediction and so no surprisal.
             starts = [[] if row[:1] == [first] else [first] for row in ids]
+            sizes = [len(start) + len(row) for start, row in zip(starts, ids, strict=True)]
+            cut = [before or size > self.max_length for before, size in zip(cut, sizes, strict=True)]
             ids = [[*start, *row][: self.max_length] for start, row in zip(starts, ids, strict=True)]
             words = [
                 [*[NO_WORD] * len(start), *row][: self.max_length] for start, row in zip(starts, words, strict=True)
             ]
-        return ids, words
+        return ids, words, cut
 
     def _check_lengths(self) -> None:
         """In masked language models, labels stand at the places of the inputs."""
@@ -209,6 +244,7 @@ class TextExamples:
 
     def _apply(self, inputs: Inputs, described: list[list]) -> tuple[Inputs, list[list]]:
         """Run the preprocessing function; repeat what describes an example for each that it became."""
+        before = inputs["input_ids"]
         inputs = dict(self.function(inputs, self.tokenizer, **self.function_kwargs))
         lengths = inputs.pop("expanded_lengths", None)
         if lengths is not None:
@@ -219,14 +255,21 @@ class TextExamples:
                 [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
                 for values in described
             ]
+            before = before.repeat_interleave(torch.tensor(counts), dim=0)
+            self.is_expanded = True
         if len(inputs["input_ids"]) != len(described[0]):
             raise UserError(f"{self.function.__name__}: another number of examples, without expanded_lengths")
         if "labels" not in self.rows:
             if self.function in UPDATE_LABEL_FNS:
                 described[2] = self._decode_labels(inputs["labels"])
             if self.task == "seq2seq" and self.function is not identity:
-                # Labels made of sentinels and spans; only their tokens tell the words.
-                described[4] = [[] for _ in described[4]]
+                # Labels made of sentinels and spans of the text.
+                sentinels = set(sentinel_ids(self.tokenizer))
+                rows = zip(before.tolist(), inputs["input_ids"].tolist(), inputs["labels"].tolist(), strict=True)
+                described[5] = [place_spans(*row, sentinels) for row in rows]
+                # Of labels that are none, their tokens alone tell the words.
+                found = zip(described[4], described[5], strict=True)
+                described[4] = [[] if places is None else words for words, places in found]
         return inputs, described
 
     def _decode_labels(self, labels: Tensor) -> list[str]:
@@ -235,7 +278,7 @@ class TextExamples:
 
     def _preprocess_all(self) -> None:
         inputs, described = self._apply(self._pad(self.rows), list(self._described))
-        self.items, self.texts, self.labels, self.metadata, self.words = described
+        self.items, self.texts, self.labels, self.metadata, self.words, self.places, self.truncated = described
         sizes = inputs["attention_mask"].sum(1).tolist()
         self.rows = {"input_ids": [row[:size] for row, size in zip(inputs["input_ids"].tolist(), sizes, strict=True)]}
         if "labels" in inputs:
@@ -244,6 +287,38 @@ class TextExamples:
                 self.rows["labels"] = [[token for token in row if token != IGNORED] for row in rows]
             else:
                 self.rows["labels"] = [row[:size] for row, size in zip(rows, sizes, strict=True)]
+
+
+def place_spans(before: list[int], after: list[int], labels: list[int], sentinels: set[int]) -> list[int] | None:
+    """Return for each label token its position in the text from which spans were taken.
+
+    Args:
+        before: the text's tokens.
+        after: the same with a sentinel in place of each span.
+        labels: each sentinel and the span that it stands for, then one more sentinel; padded with `IGNORED`.
+        sentinels: all of them.
+
+    Returns:
+        positions, -1 for sentinels; None if the labels are not spans of this text.
+    """
+    spans: dict[int, list[int]] = {}
+    for index, token in enumerate(labels):
+        if token in sentinels:
+            spans[token] = []
+        elif token != IGNORED:
+            if not spans:
+                return None
+            [*spans.values()][-1].append(index)
+    places = [NO_WORD if token in sentinels else None for token in labels if token != IGNORED]
+    position = 0
+    for token in after:
+        for index in spans.get(token, []):
+            if position >= len(before) or before[position] != labels[index]:
+                return None
+            places[index] = position
+            position += 1
+        position += token not in sentinels
+    return None if None in places else [place for place in places if place is not None]
 
 
 def word_numbers(text: str, ids: list[int], offsets: list[tuple[int, int]], special: set[int]) -> list[int]:

@@ -1,226 +1,27 @@
-"""Tables of per-token surprisals, in bits: what a language model did not expect.
-
-The surprisal of a token is -log2 of its probability: given the tokens before it (causal models), given the
-rest of the masked text (masked models), given the input and the label tokens before it (seq2seq models). A
-row stands for a token that has a label; of masked examples, only the masked positions.
-"""
+"""Tables of surprisals: runs a model over examples, and writes the rows of `utils.evaluation.token_table`."""
 
 import contextlib
 import gzip
 import io
-import itertools
 import json
-import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from utils.data.delimited import write_rows
-from utils.data.lm_examples import NO_WORD, Batch, Task, TextExamples
-from utils.data.masking import IGNORED, frame_ids, sentinel_ids
+from utils.data.lm_examples import Batch, TextExamples
 from utils.data.text_files import TextFile
+from utils.errors import UserError
+from utils.evaluation.token_table import COLUMNS, Row, TokenTable, metadata_column, sum_words
 from utils.runs.files import atomic_path
 
-COLUMNS = (
-    "item", "line", "original_text", "input_text", "input_label", "word_num", "word", "token_num_in_word", "token",
-    "token_id", "token_is_start_of_word", "token_is_word", "token_is_special", "surprisal_bits",
-    "word_surprisal_bits", "predicted_token", "predicted_token_id", "predicted_token_surprisal_bits",
-)  # fmt: skip
-# What a metadata file may replace: the number of the example in its experiment.
-REPLACEABLE = ("item",)
-# How tokens begin that follow a space: in byte-level vocabularies, in those of SentencePiece.
-SPACE_MARKS = ("\u0120", "\u2581")
-# Predictions computed at once in double precision: memory grows with the vocabulary.
-POSITIONS = 256
 # Examples that are in memory together while a file is tested, and sorted by length.
 CHUNK = 2048
-Row = dict[str, Any]
-
-
-class TokenTable:
-    """Makes rows of batches and their logits.
-
-    Args:
-        tokenizer: of the model.
-        task: lm, mlm or seq2seq.
-    """
-
-    def __init__(self, tokenizer: Any, task: Task):
-        self.tokenizer = tokenizer
-        self.task = task
-        self.special = frame_ids(tokenizer)
-        self.continues_with_hashes = any(token.startswith("##") for token in tokenizer.get_vocab())
-        self._tokens: dict[int, str] = {}
-
-    def rows(self, batch: Batch, logits: Tensor, more: Row | None = None) -> list[Row]:
-        """Return a row per token that has a label, example by example.
-
-        Args:
-            batch: the examples, with the labels that the logits predict.
-            logits: of the model's output for them, shape [examples, tokens, vocabulary].
-            more: further columns, the same in all rows.
-        """
-        labels = batch.inputs["labels"]
-        examples, positions = self._positions(batch)
-        tokens = labels[examples, positions]
-        # A causal model predicts each token where the one before it stands.
-        found = surprisals(logits, examples, positions - int(self.task == "lm"), tokens)
-        rows: list[Row] = []
-        columns = (positions.tolist(), tokens.tolist(), *found)
-        bounds = np.searchsorted(examples.numpy(), np.arange(len(labels) + 1))
-        for example, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            part: list[list[Any]] = [values[start:stop] for values in columns]
-            described = self._describe(batch, example, more or {})
-            metadata = clean_metadata(batch.metadata[example])
-            rows += [{**row, **metadata} for row in self._example_rows(batch, example, described, *part)]
-        return rows
-
-    def _positions(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        labels = batch.inputs["labels"]
-        wanted = labels != IGNORED
-        if self.task == "lm":
-            wanted = wanted & (torch.arange(labels.shape[1]) > 0)
-        elif self.task == "mlm":
-            masked = batch.inputs["input_ids"] == self.tokenizer.mask_token_id
-            wanted &= masked | ~masked.any(1, keepdim=True)
-        return wanted.nonzero(as_tuple=True)
-
-    def _describe(self, batch: Batch, example: int, more: Row) -> Row:
-        length = int(batch.inputs["attention_mask"][example].sum())
-        # Masks and sentinels are part of what the model read, the frame of special tokens is not.
-        shown = {self.tokenizer.mask_token_id, *sentinel_ids(self.tokenizer)}
-        ids = batch.inputs["input_ids"][example][:length].tolist()
-        return {
-            "item": batch.items[example],
-            "line": batch.items[example] + 1,
-            "original_text": batch.texts[example],
-            "input_text": self.tokenizer.decode([i for i in ids if i in shown or i not in self.special]),
-            "input_label": batch.labels[example],
-            **more,
-        }
-
-    def _example_rows(
-        self,
-        batch: Batch,
-        example: int,
-        described: Row,
-        positions: list[int],
-        tokens: list[int],
-        bits: list[float],
-        predicted: list[int],
-        predicted_bits: list[float],
-    ) -> Iterator[Row]:
-        whole, length = self._whole_labels(batch, example)
-        words = self._words(batch.words[example], whole, length)
-        members: dict[int, list[int]] = {}
-        for position, word in enumerate(words):
-            if word != NO_WORD:
-                members.setdefault(word, []).append(position)
-        bits_of_word: dict[int, float] = {}
-        for position, value in zip(positions, bits, strict=True):
-            bits_of_word[words[position]] = bits_of_word.get(words[position], 0.0) + value
-        for position, token, value, guess, guess_bits in zip(
-            positions, tokens, bits, predicted, predicted_bits, strict=True
-        ):
-            word = words[position]
-            own = members.get(word, [position])
-            is_special = word == NO_WORD
-            yield {
-                **described,
-                "word_num": None if is_special else word,
-                "word": None if is_special else self.tokenizer.decode([whole[i] for i in own]).strip(),
-                "token_num_in_word": None if is_special else own.index(position),
-                "token": self._decode(token),
-                "token_id": token,
-                "token_is_start_of_word": not is_special and position == own[0],
-                "token_is_word": not is_special and len(own) == 1,
-                "token_is_special": is_special,
-                "surprisal_bits": value,
-                "word_surprisal_bits": value if is_special else bits_of_word[word],
-                "predicted_token": self._decode(guess),
-                "predicted_token_id": guess,
-                "predicted_token_surprisal_bits": guess_bits,
-            }
-
-    def _whole_labels(self, batch: Batch, example: int) -> tuple[list[int], int]:
-        """Return the labels, with the inputs where there are none, and how many of them are not padding."""
-        labels = batch.inputs["labels"][example].tolist()
-        if self.task == "seq2seq":
-            length = sum(token != IGNORED for token in labels)
-            return labels, length
-        inputs = batch.inputs["input_ids"][example].tolist()
-        whole = [given if token == IGNORED else token for token, given in zip(labels, inputs, strict=True)]
-        return whole, int(batch.inputs["attention_mask"][example].sum())
-
-    def _words(self, words: list[int], whole: list[int], length: int) -> list[int]:
-        """Return the word number of every label position.
-
-        Args:
-            words: as they were tokenized; they hold unless preprocessing has changed the number of tokens.
-            whole: the label tokens.
-            length: how many of them are not padding.
-        """
-        padding = [NO_WORD] * (len(whole) - length)
-        if len(words) == length:
-            return words + padding
-        numbers, number, begins = [], -1, True
-        for token in whole[:length]:
-            is_special = token in self.special
-            if not is_special:
-                text = self.tokenizer.convert_ids_to_tokens(token)
-                hashes = self.continues_with_hashes
-                number += begins or (not text.startswith("##") if hashes else text.startswith(SPACE_MARKS))
-            numbers.append(NO_WORD if is_special else number)
-            begins = is_special
-        return numbers + padding
-
-    def _decode(self, token: int) -> str:
-        if token not in self._tokens:
-            self._tokens[token] = self.tokenizer.decode([token])
-        return self._tokens[token]
-
-
-def surprisals(
-    logits: Tensor, examples: Tensor, positions: Tensor, tokens: Tensor
-) -> tuple[list[float], list[int], list[float]]:
-    """Return surprisals in bits of some tokens, computed in double precision.
-
-    Args:
-        logits: shape [examples, positions, vocabulary].
-        examples, positions: where the tokens are predicted, shape [n].
-        tokens: their ids, shape [n].
-
-    Returns:
-        The tokens' surprisals, the ids of the likeliest tokens there and the surprisals of these.
-    """
-    parts: list[list[Tensor]] = []
-    for rows, columns, ids in zip(
-        *(x.to(logits.device).split(POSITIONS) for x in (examples, positions, tokens)), strict=True
-    ):
-        bits = logits[rows, columns].detach().double().log_softmax(-1) / -math.log(2)
-        least = bits.min(-1)
-        parts.append([bits.gather(1, ids[:, None])[:, 0].cpu(), least.indices.cpu(), least.values.cpu()])
-    bits_of_tokens, ids_of_likeliest, bits_of_likeliest = (
-        [value for part in parts for value in part[index].tolist()] for index in range(3)
-    )
-    return bits_of_tokens, ids_of_likeliest, bits_of_likeliest
-
-
-def clean_metadata(metadata: Row) -> Row:
-    """Return metadata as columns: lists and objects as JSON, names that are ours with ``metadata_`` before them."""
-    return {
-        metadata_column(key): json.dumps(value) if isinstance(value, (dict, list)) else value
-        for key, value in metadata.items()
-    }
-
-
-def metadata_column(key: str) -> str:
-    """Return the name of the column that a key of the metadata becomes."""
-    return f"metadata_{key}" if key in COLUMNS and key not in REPLACEABLE else key
 
 
 def evaluate(
@@ -256,6 +57,8 @@ def file_rows(
         for _, batch, outputs in evaluate(model, data, batch_size)
         for row in table.rows(batch, outputs.logits, more)
     ]
+    if data.is_expanded:
+        sum_words(rows)
     # Stable: rows of one line keep their order.
     return sorted(rows, key=lambda row: row["line"])
 
@@ -300,8 +103,18 @@ class RowWriter:
 
 
 def columns_of(files: list[TextFile], *more: str) -> list[str]:
-    """Return the columns of a table on these files: ours, `more`, and their metadata."""
-    metadata = [metadata_column(key) for file in files for key in file.metadata_keys]
+    """Return the columns of a table on these files: ours, `more`, and their metadata.
+
+    Raises:
+        UserError: if two keys of the metadata would share a column.
+    """
+    for file in files:
+        taken: dict[str, str] = {}
+        for key in file.metadata_keys:
+            column = metadata_column(key, more)
+            if taken.setdefault(column, key) != key:
+                raise UserError(f"metadata of {file.path}: {taken[column]!r} and {key!r} both become {column!r}")
+    metadata = [metadata_column(key, more) for file in files for key in file.metadata_keys]
     return list(dict.fromkeys([*more, *COLUMNS, *metadata]))
 
 
@@ -316,7 +129,7 @@ def write_test_results(
     max_examples: int | None,
     keep_parts: str | None,
     progress: Any,
-) -> int:
+) -> tuple[int, dict[str, int]]:
     """Write the surprisals of test files to one table, part by part, so that memory does not grow with them.
 
     Args:
@@ -333,10 +146,10 @@ def write_test_results(
         progress: a progress bar; counts examples.
 
     Returns:
-        The number of rows.
+        The number of rows, and how many examples of each file had more tokens, by its name.
     """
     columns = columns_of(files, "dataset_name")
-    count = 0
+    count, truncated = 0, Counter[str]()
     kept: list[Path] = []
     with atomic_path(path) as temporary:
         writer = RowWriter(temporary, columns)
@@ -355,11 +168,12 @@ def write_test_results(
                     kept.append(stored)
                 writer.write(rows)
                 count += len(rows)
+                truncated[file.name] += len({row["line"] for row in rows if row["truncated"]})
                 first += len(part)
                 progress.update(len(part))
     for stored in kept:
         stored.unlink(missing_ok=True)
-    return count
+    return count, dict(truncated)
 
 
 def read_part(path: Path) -> list[Row] | None:

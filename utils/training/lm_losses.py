@@ -65,12 +65,16 @@ class KLBaselineLoss(nn.KLDivLoss):
         split_name: split of saved folders, one for all datasets or one for each.
         max_samples_per_dataset: use at most so many examples of a dataset; one number or one for each.
         max_sample_length: leave out longer examples, in tokens.
-        preprocessing_num_workers: accepted as for the other datasets, whose tokenizer threads it sets.
+        preprocessing_num_workers: threads of the tokenizer, which all texts of the process share, see
+            `utils.training.lm_options.tokenizer_threads`.
         overwrite_cache: tokenize the datasets anew.
         data_preprocessing_fn: masking function of all datasets, with
         data_preprocessing_fn_kwargs: its options and
         data_preprocessing_fn_strategy: `once` or `per_batch`.
-        return_all: return the divergence of every example instead of the mean: shape [examples].
+        return_all: return the divergence of every example instead of the mean: shape [examples]. Those of small
+            datasets weigh as much more as makes the mean over all the mean over datasets.
+        max_length: cut texts to so many tokens; without it to the model's limit, or 1024.
+        seed: of the masking.
 
     Raises:
         UserError: for invalid numbers, lists that are not as long as `dataset`, or if a dataset has no
@@ -99,6 +103,8 @@ class KLBaselineLoss(nn.KLDivLoss):
         data_preprocessing_fn_kwargs: dict[str, Any] | None = None,
         data_preprocessing_fn_strategy: Literal["once", "per_batch"] = "once",
         return_all: bool = False,
+        max_length: int | None = None,
+        seed: int = 0,
     ):
         super().__init__(size_average, reduce, reduction)
         paths = [dataset] if isinstance(dataset, str) else list(dataset)
@@ -131,10 +137,11 @@ class KLBaselineLoss(nn.KLDivLoss):
                 read_text_file(path, split=split),
                 baseline_tokenizer,
                 self.task,
-                choose_max_length(model.config, None, default=MAX_LENGTH),
+                choose_max_length(model.config, max_length, default=MAX_LENGTH),
                 data_preprocessing_fn,
                 data_preprocessing_fn_kwargs or {},
                 data_preprocessing_fn_strategy,
+                seed=seed,
                 cache_dir=Path(CACHE_DIR),
                 overwrite_cache=overwrite_cache,
             )
@@ -155,7 +162,10 @@ class KLBaselineLoss(nn.KLDivLoss):
             ]
         finally:
             model.train(was_training)
-        return torch.cat(scaled) if self.return_all else torch.stack([part.mean() for part in scaled]).mean()
+        if not self.return_all:
+            return torch.stack([part.mean() for part in scaled]).mean()
+        count = sum(map(len, scaled))
+        return torch.cat([part * (count / (len(scaled) * len(part))) for part in scaled])
 
     def _divergences(self, model: nn.Module, index: int) -> Iterator[Tensor]:
         """Yield the divergences of randomly drawn examples of a dataset, batch by batch: shape [examples]."""
@@ -216,7 +226,7 @@ class Losses:
 
     def __call__(self, outputs: Any, labels: Tensor) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Return the loss of a batch and its parts, detached, by name."""
-        values = [loss(outputs, labels) for _, loss in self.classes]
+        values = [(loss if callable(loss) else loss.forward)(outputs, labels) for _, loss in self.classes]
         loss = reduce_losses(self.reduction, values)
         named = {name: value.detach().mean() for (name, _), value in zip(self.classes, values, strict=True)}
         return loss, {"loss": loss.detach(), **named}

@@ -216,6 +216,7 @@ def check_options(options: FinetuneLmOptions) -> None:
         raise UserError(
             "--lora_targets with --model_modifier_fns needs --merge_adapter: the changed model must be saved too"
         )
+    tokenizer_threads(options)
     if options.min_epochs > options.epochs:
         raise UserError(f"--min_epochs {options.min_epochs} is more than --epochs {options.epochs}")
     for name in (
@@ -240,6 +241,31 @@ def check_options(options: FinetuneLmOptions) -> None:
         for key in given.get(split, {}) if split else given:
             if key not in names:
                 raise UserError(f"--{name}.{key}: {key} is not among those that were given{nearest(key, names)}")
+
+
+def tokenizer_threads(options: FinetuneLmOptions) -> int | None:
+    """Return how many threads tokenize; None leaves it to the library.
+
+    The library has them once for all texts of a process, so --preprocessing_num_workers and the losses' option of
+    that name are the same.
+
+    Raises:
+        UserError: if they differ.
+    """
+    given = {"--preprocessing_num_workers": options.preprocessing_num_workers}
+    for split in SPLITS[:2]:
+        for name, kwargs in (options.loss_classes_kwargs.get(split) or {}).items():
+            given[f"--loss_classes_kwargs.{split}.{name}.preprocessing_num_workers"] = (kwargs or {}).get(
+                "preprocessing_num_workers"
+            )
+    numbers = {name: number for name, number in given.items() if number is not None}
+    for name, number in numbers.items():
+        if type(number) is not int or number < 1:
+            raise UserError(f"{name}: expected a positive whole number, got {number!r}")
+    if len(set(numbers.values())) > 1:
+        shown = ", ".join(f"{name} {number}" for name, number in numbers.items())
+        raise UserError(f"all texts of a process are tokenized by the same threads; give one number: {shown}")
+    return next(iter(numbers.values()), None)
 
 
 def loss_list(options: FinetuneLmOptions, split: str) -> list[Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from utils.cli.options import ADAPTERS, HYPERPARAMETER, IDENTITY, MEMORY, SEARCHING, TRAINING, options_by_role
 from utils.data.text_files import METADATA, TextFile, dataset_name
 from utils.errors import UserError
 from utils.models.registry import ModelSpec, resolve_checkpoint
@@ -19,8 +20,10 @@ from utils.runs.record import RunRecord, differences
 from utils.runs.resume_points import ResumePoints, identity_of
 from utils.runs.shapes import read_record
 from utils.runs.stop import StopFlag, begin_run
-from utils.training.lm_options import DRAWN_OPTIONS, FREE_OPTIONS, FinetuneLmOptions
+from utils.training.lm_options import DRAWN_OPTIONS, FREE_OPTIONS, FinetuneLmOptions, tokenizer_threads
 
+# File systems take 255 bytes.
+LONGEST_PREFIX = 180
 # What is read of the folders that may be given one by one, as this script's own model/ and tokenizer/.
 NEEDED = {"model": ("config", "weights"), "config": ("config",), "tokenizer": ("tokenizer",)}
 
@@ -60,13 +63,33 @@ def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]
     previous = read_record(layout.run_json) or {}
     if previous.get("status") != "complete" or not layout.test_results.is_file():
         return False
-    found = differences(previous, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
+    found = other_results(previous, settings, data)
     if found:
         raise UserError(
             f"{layout.test_results} is there already, of other options ({'; '.join(found)})\n"
             "give another --test_output_file_prefix, or remove it"
         )
     return True
+
+
+def other_results(record: dict[str, Any], settings: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    """Return in what a record's results are others than these options would give; without training, of tests alone."""
+    if settings["train_file"] is None:
+        record, settings = record | {"options": test_options(record.get("options", {}))}, test_options(settings)
+    return differences(record, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
+
+
+def test_options(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that decide about the surprisals of a test without training."""
+    groups = (TRAINING, MEMORY, ADAPTERS, SEARCHING)
+    without = options_by_role(FinetuneLmOptions, IDENTITY, HYPERPARAMETER, groups=groups)
+    # The texts themselves are compared.
+    without += ["test_file", "max_train_samples", "max_validation_samples", "test_output_file_prefix"]
+    without += ["model_pre_train_step_callbacks", "model_pre_train_step_callbacks_kwargs"]
+    kept = {name: value for name, value in settings.items() if name not in without or name == "seed"}
+    return kept | {
+        name: value.get("test") for name, value in kept.items() if name.startswith("data_preprocessing_fn") and value
+    }
 
 
 def choose_seed(options: FinetuneLmOptions, settings: dict[str, Any], data: dict[str, Any], layout: LmLayout) -> int:
@@ -95,7 +118,13 @@ def choose_layout(options: FinetuneLmOptions, settings: dict[str, Any], data: di
     if prefix and (Path(prefix).name != prefix or prefix.startswith(".")):
         raise UserError(f"--test_output_file_prefix must be the beginning of a file name, got {prefix!r}")
     if not options.train_file:
-        return LmLayout(Path(options.output_dir) / TEST_ONLY / label, label, prefix, shared=True)
+        folder = Path(options.output_dir) / TEST_ONLY / label
+        layout = LmLayout(folder, label, prefix, shared=True)
+        if prefix is None and is_taken(layout, data):
+            # The results of other files stay; these are named after theirs.
+            names = "_".join(dataset_name(path) for path in options.test_file or [])
+            layout = LmLayout(folder, label, f"{label}-{names}"[:LONGEST_PREFIX], shared=True)
+        return layout
     parent = Path(options.output_dir) / dataset_name(options.train_file) / label
     # Processes of one study share its journal; what each of them writes has a folder of its own.
     folder = (
@@ -104,6 +133,15 @@ def choose_layout(options: FinetuneLmOptions, settings: dict[str, Any], data: di
         else choose_folder(parent, settings, data["files"], FREE_OPTIONS, DRAWN_OPTIONS)
     )
     return LmLayout(folder, label, prefix)
+
+
+def is_taken(layout: LmLayout, data: dict[str, Any]) -> bool:
+    """Return whether a folder holds results of other texts."""
+    record = read_record(layout.run_json)
+    if record is None or not layout.test_results.is_file():
+        return False
+    before = [file["sha256"] for file in record.get("data", {}).get("files", [])]
+    return before != [file["sha256"] for file in data["files"]]
 
 
 def write_config(path: Path, settings: dict[str, Any]) -> None:
@@ -120,9 +158,9 @@ def prepare(run: Run) -> Any:
         name: resolve_checkpoint(spec, options.cache_dir, options.token, NEEDED[name])
         for name, spec in run.specs.items()
     }
-    if options.preprocessing_num_workers:
+    if threads := tokenizer_threads(options):
         # Of the library that tokenizes, which reads it before its first use.
-        os.environ["RAYON_NUM_THREADS"] = str(options.preprocessing_num_workers)
+        os.environ["RAYON_NUM_THREADS"] = str(threads)
 
     import datasets
     from transformers import set_seed

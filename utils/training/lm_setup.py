@@ -3,7 +3,7 @@
 import copy
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,8 @@ from utils.data.masking import identity
 from utils.data.text_files import dataset_name, read_text_file
 from utils.data.tokenization import load_tokenizer
 from utils.errors import UserError
-from utils.evaluation.surprisal import RowWriter, TokenTable
+from utils.evaluation.surprisal import RowWriter
+from utils.evaluation.token_table import TokenTable
 from utils.models.adapters import add_adapters, quantization
 from utils.models.attention import use_cpu_dropout
 from utils.models.loading import (
@@ -152,7 +153,13 @@ def make_losses(options: FinetuneLmOptions, model: Any, tokenizer: Any) -> dict[
         for loss_class in loss_list(options, split):
             name = loss_class.__name__
             kwargs = (options.loss_classes_kwargs.get(split) or {}).get(name) or {}
+            # What concerns all texts of the run concerns those of its losses too.
+            shared = {"max_length": options.max_length, "seed": options.seed}
+            taken = inspect.signature(loss_class).parameters
+            kwargs = {key: value for key, value in shared.items() if key in taken} | kwargs
             losses.append(call(loss_class, f"loss_classes_kwargs.{split}.{name}", model, tokenizer, **kwargs))
+            if not callable(losses[-1]) and not hasattr(losses[-1], "forward"):
+                raise UserError(f"--loss_classes.{split}: {name} has neither __call__ nor forward, which give the loss")
         if not losses:
             raise UserError(f"--loss_classes.{split}: no loss")
         named = list(zip(loss_names(options, split), losses, strict=True))
@@ -168,6 +175,7 @@ def make_trainer(
     *,
     record: RunRecord | None = None,
     metrics: RowWriter | None = None,
+    columns: Collection[str] = (),
     on_epoch: Callable[[LmHistory], None] | None = None,
     copy_model: bool = False,
 ) -> LanguageModelTrainer:
@@ -180,6 +188,7 @@ def make_trainer(
         stop: the flag that signals set.
         record: run.json, or None.
         metrics: the table of surprisals, or None.
+        columns: its columns for the losses.
         on_epoch: called after every epoch.
         copy_model: train a copy, so that the model can serve again.
     """
@@ -226,7 +235,7 @@ def make_trainer(
         losses=make_losses(options, model, loaded.tokenizer),
         modifiers=modifiers,
         early_stopping=EarlyStopping(options.patience, options.min_epochs, options.delta),
-        table=TokenTable(loaded.tokenizer, loaded.task),
+        table=TokenTable(loaded.tokenizer, loaded.task, columns),
         metrics=metrics,
         points=points,
         stop=stop,

@@ -24,7 +24,8 @@ from transformers.trainer_utils import EvalLoopOutput
 from utils.data.lm_examples import Batch, TextExamples
 from utils.data.masking import IGNORED
 from utils.errors import Diverged, UserError
-from utils.evaluation.surprisal import Row, RowWriter, TokenTable, evaluate
+from utils.evaluation.surprisal import RowWriter, evaluate
+from utils.evaluation.token_table import Row, TokenTable
 from utils.runs.stop import StopFlag
 from utils.training.lm_losses import Losses
 from utils.training.trainer import History, ResumableTrainer, StopCallback, one_gpu, print_line

@@ -94,6 +94,10 @@ def find_trained(options: EvaluateOptions) -> tuple[EvaluateOptions, RunLayout]:
 def choose_langs(options: EvaluateOptions, texts: TextSource) -> list[str]:
     """Return the languages to evaluate on, each once."""
     langs = [*([options.eval_lang] if options.eval_lang else []), *(options.eval_langs or [])]
+    for lang in langs:
+        if "-" in lang:
+            parts = " ".join(lang.split("-"))
+            raise UserError(f"a model is evaluated on one language at a time, got {lang!r}: --eval_langs {parts}")
     if not langs:
         raise UserError("give the languages to evaluate on with --eval_langs (or --eval_lang), for instance all")
     if "all" in langs:

@@ -2,31 +2,35 @@
 
     python post_eval.py
     python post_eval.py --base_dir outputs/balanced --style paper --format pdf
-    python post_eval.py --ignore_cfm --tve_models xlmr --tve_metrics macro_f1 --tve_eval_langs en fr tr
+    python post_eval.py --ignore_cfm --tve_models xlmr --tve_metrics macro_f1 --tve_eval_langs en fr tr --name core
     python post_eval.py --compare xlmr-en xlmr-en-fr
     python post_eval.py --base_dir outputs --seeds
 
 Reads MODEL-LANGS/eval/*.json below the base folder. Writes cfm.png beside each model's results, and tve.png,
-summary.csv and report.html in the base folder. Existing figures are drawn anew.
+summary.csv and report.html in the base folder. Figures are drawn anew where their numbers have changed; those of
+filtered results have names of their own (tve-NAME.png, report-NAME.html).
 """
 
+import re
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.cli.options import PLACE, PLACES, CommonOptions, option
+from utils.cli.options import PLACE, PLACES, CommonOptions, Need, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
+from utils.cli.values import plural
 from utils.data.corpus_load import DEFAULT_CORPUS, open_corpus
 from utils.data.delimited import write_table
-from utils.evaluation.calibration import calibration_rows, reliability_of_all
+from utils.errors import UserError
+from utils.evaluation.calibration import calibration_rows, describe_calibration, reliability_of_all
 from utils.evaluation.comparison import compare, comparison_file, describe
 from utils.evaluation.misclassified import TestTexts, misclassified
 from utils.evaluation.results import RunResults, load_results, tidy_table
-from utils.evaluation.seeds import SeedGroup, find_groups, mean_runs, seeds_table
-from utils.evaluation.selection import MatrixGrid, select_grid, select_matrices
+from utils.evaluation.seeds import SeedGroup, describe_seeds, find_groups, mean_runs, seeds_table
+from utils.evaluation.selection import MatrixGrid, select_grid, select_matrices, shown_runs
 from utils.figures.cfm import confusion_figure
 from utils.figures.drawing import Drawing, draw_all
 from utils.figures.names import Names, load_names
@@ -36,6 +40,8 @@ from utils.figures.tve import train_vs_eval_figure
 from utils.report.report import report_data, write_report
 from utils.training.classifier_options import FREE_OPTIONS
 
+# The name of filtered results, unless they are given another.
+FILTERED = "filtered"
 # Headings of options in --help.
 FIGURES, STATISTICS, REPORT = "figures", "statistics", "report"
 CFM, TVE = "confusion matrices", "train-vs-eval matrices"
@@ -75,6 +81,9 @@ class PostEvalOptions(CommonOptions):
         "paper: small type, panels with shared labels, as wide as a column or a page (7.7 or 16 cm)",
         group=FIGURES,
     )
+    name: str | None = option(
+        None, f"what the files of filtered results are called; without it {FILTERED}", group=FIGURES, metavar="NAME"
+    )
     compare: list[str] | None = option(
         None,
         "test whether these runs, [SUBFOLDER/]MODEL-LANGS, differ on the same texts",
@@ -88,7 +97,12 @@ class PostEvalOptions(CommonOptions):
         False, "expected calibration error and reliability diagrams, from the predictions", group=STATISTICS
     )
     ignore_report: bool = option(False, "write no report.html", group=REPORT)
-    show_texts: bool = option(False, "put misclassified texts into the report; mind whom you give it to", group=REPORT)
+    show_texts: bool = option(
+        False,
+        "put misclassified texts into the report; mind whom you give it to",
+        group=REPORT,
+        needs=Need("ignore_report", False, "puts texts into the report, which --ignore_report leaves out"),
+    )
     ignore_cfm: bool = option(False, "draw no confusion matrices", group=CFM)
     cfm_ignore_summary: bool = option(False, "leave out the panel with the registers of the training texts", group=CFM)
     cfm_models: list[str] | None = option(None, "only of these models", group=CFM, metavar="MODEL")
@@ -117,6 +131,9 @@ class Results:
     comparisons: list[dict[str, Any]]
     groups: list[SeedGroup]
     reliabilities: dict[str, dict[str, Any]]
+    # What the names of files end with, for filtered results: of the confusion matrices, of the train-vs-eval
+    # matrices, and of the tables and the report.
+    suffixes: tuple[str, str, str] = ("", "", "")
 
 
 def main() -> int:
@@ -124,13 +141,20 @@ def main() -> int:
     options = parse_options(PostEvalOptions, __doc__)
     results = gather(options)
     tables = make_tables(options, results)
-    if results.comparisons:
-        print(describe(results.comparisons))
-    written = draw_all(plan_figures(options, results))
+    for text in (
+        describe(results.comparisons) if results.comparisons else "",
+        describe_seeds(tables["seeds.csv"]),
+        describe_calibration(tables["calibration.csv"]),
+    ):
+        if text:
+            print(text)
+    written, unchanged = draw_all(plan_figures(options, results))
     written += [write_table(results.base_dir / name, rows) for name, rows in tables.items() if rows]
     if results.runs and not options.ignore_report:
         written.append(make_report(options, results, tables["seeds.csv"]))
-    print(f"{len(results.runs)} models, {sum(len(run.evaluations) for run in results.runs)} evaluations")
+    evaluations = sum(len(run.evaluations) for run in results.runs)
+    left = f"; {plural(unchanged, 'figure')} left as they were" if unchanged else ""
+    print(f"{plural(len(results.runs), 'model')}, {plural(evaluations, 'evaluation')}{left}")
     for path in written:
         print(path)
     return 0
@@ -147,24 +171,52 @@ def gather(options: PostEvalOptions) -> Results:
     matrices = select_matrices(runs, options.cfm_models, options.cfm_train_langs, options.cfm_eval_langs)
     if options.show_texts and any(not x.get("task") for run in runs for x in run.evaluations.values()):
         open_corpus(options.corpus_path)
-    grid = select_grid(runs, options.tve_models, options.tve_metrics, options.tve_train_langs, options.tve_eval_langs)
+    grid: MatrixGrid | None = select_grid(
+        runs, options.tve_models, options.tve_metrics, options.tve_train_langs, options.tve_eval_langs
+    )
+    suffixes = name_endings(options)
+    if options.ignore_cfm:
+        matrices = []
+    if options.ignore_tve or not runs:
+        grid = None
     return Results(
         base_dir,
         names,
-        runs,
-        [] if options.ignore_cfm else matrices,
-        grid if runs and not options.ignore_tve else None,
+        shown_runs(runs, matrices, grid) if suffixes[2] else runs,
+        matrices,
+        grid,
         compare(base_dir, options.compare, options.seed) if options.compare else [],
         find_groups(base_dir, FREE_OPTIONS) if options.seeds else [],
         reliability_of_all(runs) if options.calibration else {},
+        suffixes,
     )
+
+
+def name_endings(options: PostEvalOptions) -> tuple[str, str, str]:
+    """Return what the names of confusion matrices, of train-vs-eval matrices, and of tables and report end with.
+
+    Which models have confusion matrices drawn does not change what each of these figures shows.
+    """
+    ending = f"-{file_name(options.name or FILTERED)}"
+    given = {name for name in vars(options) if name.startswith(("cfm_", "tve_")) and getattr(options, name)}
+    filtered = [{"cfm_eval_langs", "cfm_ignore_summary"}, {name for name in given if name.startswith("tve_")}]
+    filtered.append(given - {"cfm_ignore_summary"})
+    cfm, tve, tables = (ending if options.name or names & given else "" for names in filtered)
+    return cfm, tve, tables
+
+
+def file_name(name: str) -> str:
+    """Return a name if it can be the end of a file's name, else raise a `UserError`."""
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise UserError(f"--name must be the end of a file name (letters, digits, '.', '_', '+', '-'), got {name!r}")
+    return name
 
 
 def make_tables(options: PostEvalOptions, results: Results) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of every table by the name of its file."""
     reliabilities = results.reliabilities
     tables = {
-        "summary.csv": tidy_table(results.runs),
+        f"summary{results.suffixes[2]}.csv": tidy_table(results.runs),
         "seeds.csv": seeds_table(results.groups),
         "calibration.csv": [row for run in results.runs for row in calibration_rows(run, reliabilities.get(run.name))],
     }
@@ -178,12 +230,12 @@ def plan_figures(options: PostEvalOptions, results: Results) -> list[Drawing]:
     drawings = []
     for run, langs in results.matrices:
         make = partial(confusion_figure, run, langs, options.cfm_ignore_summary, style, names)
-        drawings.append(Drawing(make, run.folder / "cfm", formats))
+        drawings.append(Drawing(make, run.folder / f"cfm{results.suffixes[0]}", formats))
     for run in results.runs:
         if run.name in results.reliabilities:
             make = partial(reliability_figure, run, results.reliabilities[run.name], style, names)
             drawings.append(Drawing(make, run.folder / "reliability", formats))
-    matrices = [(results.runs, results.grid, "tve")] if results.grid else []
+    matrices = [(results.runs, results.grid, f"tve{results.suffixes[1]}")] if results.grid else []
     if results.groups:
         means = mean_runs(results.groups)
         matrices.append((means, select_grid(means, None, options.tve_metrics), "seeds"))
@@ -219,7 +271,7 @@ def make_report(options: PostEvalOptions, results: Results, seeds: list[dict[str
         comparisons=results.comparisons,
         seeds=seeds,
     )
-    return write_report(results.base_dir / "report.html", data)
+    return write_report(results.base_dir / f"report{results.suffixes[2]}.html", data)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,8 @@ status=0
 if ((nodes * processes == 1)); then
     "${step[@]}" python "$project/finetune.py" "${arguments[@]}" || status=$?
 else
-    # Two jobs on one node have different ports unless their ids differ by a multiple of 20,000.
-    port=$((10000 + SLURM_JOB_ID % 20000))
+    # Free on this node, which is the first of the job, where the processes of all of them meet.
+    port=$(python -m utils.jobs.launch --choose_port "$SLURM_JOB_ID")
     echo "$nodes x $processes processes meet at port $port"
     # shellcheck disable=SC2016  # expanded on each node
     "${step[@]}" bash -c 'exec python -m utils.jobs.launch --nodes "$SLURM_NNODES" --node_rank "$SLURM_NODEID" \

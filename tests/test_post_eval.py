@@ -126,17 +126,57 @@ def test_existing_figures_are_drawn_anew(results, invoke):
     assert old.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_only_what_has_changed_is_drawn(results, invoke):
+    assert invoke(post_eval)[0] == 0
+    figures = {path: path.stat().st_mtime_ns for path in results.rglob("*.png")}
+    status, output, _ = invoke(post_eval)
+    assert status == 0 and f"{len(figures)} figures left as they were" in output and ".png" not in output
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*.png")} == figures
+    # One number, a damaged file, another style.
+    path = results / "mbert-en/eval/tr.json"
+    content = json.loads(path.read_text())
+    content["confusion_matrix"][0][0] += 1
+    path.write_text(json.dumps(content))
+    (results / "mbert-fr/cfm.png").write_bytes((results / "mbert-fr/cfm.png").read_bytes()[:50])
+    status, output, _ = invoke(post_eval)
+    drawn = {line for line in output.splitlines() if line.endswith(".png")}
+    wanted = {f"outputs/{name}" for name in ("mbert-en/cfm.png", "mbert-fr/cfm.png", "tve.png")}
+    assert drawn == wanted | ({"outputs/tve.png"} & drawn)
+    assert "left as they were" not in invoke(post_eval, "--style", "paper", "--format", "png")[1]
+
+
+@pytest.mark.slow
+def test_filtered_results_leave_the_others_as_they_are(results, invoke):
+    """Filters overwrote tve.png and the report with a part of the results."""
+    assert invoke(post_eval)[0] == 0
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    only = ["--tve_models", "mbert", "--tve_eval_langs", "tr", "--cfm_models", "mbert", "--cfm_eval_langs", "tr"]
+    for more, name in (([], "filtered"), (["--name", "turkish"], "turkish")):
+        status, output, errors = invoke(post_eval, *only, *more)
+        assert status == 0, errors
+        for written in (f"tve-{name}.png", f"report-{name}.html", f"summary-{name}.csv", f"mbert-en/cfm-{name}.png"):
+            assert f"outputs/{written}" in output and (results / written).stat().st_size > 100
+        with (results / f"summary-{name}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {(row["model"], row["eval_lang"]) for row in rows} == {("mbert", "tr")}
+        assert "xlmr-large" not in (results / f"report-{name}.html").read_text()
+    assert all(path.read_bytes() == content for path, content in before.items())
+    status, _, errors = invoke(post_eval, "--name", "../x")
+    assert status == 2 and "--name must be the end of a file name" in errors
+
+
 def test_options_choose_what_is_drawn(results, invoke):
     status, output, _ = invoke(
         post_eval, "--ignore_tve", "--cfm_ignore_summary", "--cfm_models", "mbert", "--cfm_train_langs", "en-fr",
         "--cfm_eval_langs", "tr",
     )  # fmt: skip
     assert status == 0
-    assert sorted(path.name for path in results.rglob("*.png")) == ["cfm.png"]
+    assert sorted(path.name for path in results.rglob("*.png")) == ["cfm-filtered.png"]
     only = ["--ignore_cfm", "--tve_models", "mbert", "--tve_metrics", "recall"]
     status, output, _ = invoke(post_eval, "--base-dir", results, *only)
     assert status == 0
-    assert str(results / "tve.png") in output
+    assert str(results / "tve-filtered.png") in output
     status, _, _ = invoke(post_eval, "--output_dir", results.parent, "--subfolder", "outputs", "--ignore-cfm")
     assert status == 0
 

@@ -236,7 +236,7 @@ def test_classifiers_of_nanogpt_models(registered, small, monkeypatch, invoke):
 
 def test_surprisals_of_nanogpt_models(registered, invoke):
     import finetune_lm
-    from utils.evaluation.surprisal import surprisals
+    from utils.evaluation.token_table import surprisals
 
     (registered / "test.txt.gz").write_bytes(gzip.compress(b"a small text\n"))
     status, _, err = invoke(finetune_lm, "--model_name_or_path", "ipa", "--test_file", "test.txt.gz")

@@ -213,9 +213,9 @@ class Neither:
 
 def test_a_loss_with_forward_alone(folders):
     model, tokenizer = load(folders, "gpt2")
-    options = FinetuneLmOptions(
-        model_name_or_path="gpt2", loss_classes={"train": [OnlyForward], "validation": OnlyForward}
-    )
+    options = FinetuneLmOptions(model_name_or_path="gpt2")
+    options.loss_classes = {"train": [OnlyForward], "validation": OnlyForward}
+    options.loss_reduction_fns = {"train": torch.sum, "validation": torch.sum}
     made = make_losses(options, model, tokenizer)["train"]
     ids = torch.arange(1, 9)[None]
     outputs = model(input_ids=ids, labels=ids)

@@ -50,8 +50,8 @@ def scalar(text: str) -> Any:
     if text.startswith("json:"):
         try:
             return json.loads(text.removeprefix("json:"))
-        except ValueError as error:
-            raise UserError(f"{text}: not valid JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{text[:60]}: not valid JSON ({error})") from None
     return unquoted(text)
 
 
@@ -113,7 +113,7 @@ def json_object(text: str | dict) -> dict:
         return text
     try:
         value = json.loads(text.removeprefix("json:"))
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {text!r}")

@@ -9,6 +9,7 @@ works on row numbers.
 """
 
 import itertools
+import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,8 +66,14 @@ class Corpus:
             self.file(split, lang)
 
     def languages(self, split: str) -> list[str]:
-        """Return the languages that have a file in this split, sorted."""
-        return sorted(path.stem for path in (self.root / "corpus" / split).glob("*.tsv"))
+        """Return the languages that have a file in this split, sorted; files of other names are named and left out."""
+        found = []
+        for path in sorted((self.root / "corpus" / split).glob("*.tsv")):
+            try:
+                found.append(check_lang(path.stem))
+            except UserError as error:
+                print(f"{path} is left out: {error}", file=sys.stderr)
+        return found
 
     def load(self, split: str, lang: str, separator: str = "") -> "datasets.Dataset":
         """Load one language as a dataset with the columns text, label (index into `registers`) and lang.

@@ -143,6 +143,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: not valid JSON: {error}") from None
+        except RecursionError:
+            raise UserError(f"{path}, line {number}: nested too deeply") from None
         if not isinstance(row, dict) or (rows and set(row) != set(rows[0])):
             expected = f"an object with the keys {', '.join(rows[0])}" if rows else "an object"
             raise UserError(f"{path}, line {number}: expected {expected}, got {line[:60]}")

@@ -14,6 +14,9 @@ from typing import Any, TextIO
 from utils.errors import UserError
 from utils.runs.files import atomic_path
 
+# With these, spreadsheets begin formulas.
+FORMULA = tuple("=+-@\t\r")
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 # Bytes, or characters, that are looked at together.
 BLOCK = 1 << 20
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -120,6 +123,16 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
             )
         table.append(dict(zip(header, row, strict=True)))
     return table
+
+
+def inert(name: str) -> str:
+    """Return a name as a spreadsheet takes it for text: one that would be a formula gets an apostrophe before it."""
+    return f"'{name}" if name[:1] in FORMULA and not NUMBER.fullmatch(name) else name
+
+
+def as_given(name: str) -> str:
+    """Return a name that `inert` has written."""
+    return name[1:] if name[:1] == "'" and inert(name[1:]) == name else name
 
 
 def write_rows(file: TextIO, rows: Iterable[Sequence[Any]], delimiter: str = ",") -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 KINDS = (".txt.gz", ".json.gz")
 METADATA = "_metadata.json.gz"
+# Bytes of a line; more is no example but a file without line breaks.
+LONGEST_LINE = 10_000_000
 
 
 def dataset_name(path: str | Path) -> str:
@@ -156,7 +158,13 @@ def _lines(path: Path) -> Iterator[str]:
     """Yield the lines of a gzipped file; only line feeds end them (str.splitlines would also cut at U+2028)."""
     try:
         with gzip.open(path) as file:
-            for number, line in enumerate(file, 1):
+            for number in itertools.count(1):
+                line = file.readline(LONGEST_LINE + 1)
+                if not line:
+                    return
+                if len(line) > LONGEST_LINE:
+                    limit = f"{LONGEST_LINE // 10**6} MB"
+                    raise UserError(f"{path}, line {number}: longer than {limit}; expected one example per line")
                 try:
                     yield line.decode("utf-8").removesuffix("\n").removesuffix("\r")
                 except UnicodeDecodeError:
@@ -172,6 +180,8 @@ def _read_object(path: Path, number: int, line: str) -> dict:
         content = json.loads(line)
     except ValueError as error:
         raise UserError(f"{path}, line {number}: not valid JSON ({error})") from None
+    except RecursionError:
+        raise UserError(f"{path}, line {number}: nested too deeply") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}, line {number}: expected a JSON object, got {line[:60]}")
     return content

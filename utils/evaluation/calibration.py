@@ -123,3 +123,15 @@ def calibration_rows(run: RunResults, found: dict[str, dict[str, Any]] | None) -
         | {name: result[name] for name in columns}
         for lang, result in (found or {}).items()
     ]
+
+
+def describe_calibration(rows: list[dict[str, Any]]) -> str:
+    """Return the calibration errors for people to read; empty without rows."""
+    lines = ["expected calibration error, and what a calibrated model would have on as many texts"] if rows else []
+    for row in rows:
+        lines.append(
+            f"  {row['model']}-{row['train_langs']:20} {row['eval_lang']:8} {row['num_texts']:>7,} texts  "
+            f"{row['expected_calibration_error']:.3f}, {row['error_if_calibrated']:.3f} "
+            f"(at most {row['error_if_calibrated_95']:.3f} in 95 %)"
+        )
+    return "\n".join(lines)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.data.delimited import write_rows
+from utils.data.delimited import as_given, inert, write_rows
 from utils.errors import UserError
 from utils.evaluation.metrics import (
     METRICS,
@@ -79,14 +79,14 @@ def write_evaluation(
         "texts_per_second": len(labels) / seconds,
         "data": data,
     }
-    names = ("index", "true", "predicted")
+    names, shown = ("index", "true", "predicted"), [inert(register) for register in registers]
     rows = (
-        [index, registers[label], registers[prediction], *(f"{share:.8g}" for share in shares)]
+        [index, shown[label], shown[prediction], *(f"{share:.8g}" for share in shares)]
         for index, (label, prediction, shares) in enumerate(zip(labels, predictions, probabilities, strict=True))
     )
     path = layout.predictions_csv(lang)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write_rows(file, itertools.chain([[*names, *registers]], rows))
+        write_rows(file, itertools.chain([[*names, *shown]], rows))
     write_json(layout.eval_json(lang), result)
     return result
 
@@ -187,11 +187,12 @@ def load_predictions(folder: Path, lang: str) -> "pd.DataFrame":
         raise UserError(f"{path} does not exist; evaluate again with evaluate.py --force") from None
     except ValueError as error:
         raise UserError(f"{path}: no predictions ({error}); evaluate again with evaluate.py --force") from None
+    table = table.rename(columns=as_given)
     missing = [name for name in ("index", "true", "predicted") if name not in table]
     if missing or not len(table):
         what = f"the column {missing[0]!r} is missing" if missing else "no rows"
         raise UserError(f"{path}: no predictions ({what}); evaluate again with evaluate.py --force")
-    return table
+    return table.assign(**{name: table[name].map(as_given) for name in ("true", "predicted")})
 
 
 def order_langs(run: RunResults, langs: list[str]) -> list[str]:

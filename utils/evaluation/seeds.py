@@ -111,3 +111,16 @@ def mean_runs(groups: list[SeedGroup]) -> list[RunResults]:
         RunResults(Path(), f"{model} ({variant})" if variant else model, train_langs, evaluations)
         for (model, train_langs, variant), evaluations in by_place.items()
     ]
+
+
+def describe_seeds(rows: list[dict[str, Any]], metric: str = "macro_f1") -> str:
+    """Return means and deviations for people to read, of one metric; empty without rows."""
+    lines = [f"{metric} over seeds: mean and sample standard deviation"] if rows else []
+    for row in rows:
+        if row["metric"] == metric:
+            name = f"{row['model']}-{row['train_langs']}{' ' + row['variant'] if row['variant'] else ''}"
+            lines.append(
+                f"  {name:28} {row['eval_lang']:8} {row['mean']:.3f} +- {row['std']:.3f}  "
+                f"[{row['min']:.3f}, {row['max']:.3f}]  seeds {row['seeds']}"
+            )
+    return "\n".join(lines)

@@ -1,6 +1,6 @@
 """Which results are shown, and in which order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from utils.errors import UserError, nearest
 from utils.evaluation.metrics import METRICS
@@ -98,3 +98,26 @@ def shared_first(train_langs: set[str], eval_langs: set[str]) -> tuple[list[str]
     shared = sorted(train_langs & eval_langs)
     only_train = sorted(train_langs - eval_langs, key=lambda langs: (langs.count("-"), langs))
     return shared + only_train, shared + sorted(eval_langs - train_langs)
+
+
+def shown_runs(
+    runs: list[RunResults], matrices: list[tuple[RunResults, list[str]]], grid: MatrixGrid | None
+) -> list[RunResults]:
+    """Return the runs and evaluations that figures show.
+
+    Args:
+        runs: what there is.
+        matrices: see `select_matrices`.
+        grid: see `select_grid`; None shows none.
+    """
+    shown: dict[str, set[str]] = {}
+    for run, langs in matrices:
+        shown.setdefault(run.name, set()).update(langs)
+    for run in runs:
+        if grid is not None and run.model in grid.models and run.train_langs in grid.rows:
+            shown.setdefault(run.name, set()).update(lang for lang in grid.columns if lang in run.evaluations)
+    return [
+        replace(run, evaluations={lang: result for lang, result in run.evaluations.items() if lang in shown[run.name]})
+        for run in runs
+        if shown.get(run.name)
+    ]

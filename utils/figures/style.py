@@ -243,13 +243,21 @@ def room_for(names: list[str], width: float, style: Style = SCREEN) -> tuple[int
     return (0, 0.0) if longest < width else (90, longest - 0.1 / SCREEN.font * style.font)
 
 
-def save_figure(figure: "Figure", path: Path, formats: list[str]) -> list[Path]:
-    """Save a figure as `path` with each format's suffix, atomically, over any that exists."""
+def save_figure(figure: "Figure", path: Path, formats: list[str], stamp: str = "") -> list[Path]:
+    """Save a figure as `path` with each format's suffix, atomically, over any that exists.
+
+    Args:
+        figure: what to save.
+        path: where to, without the suffix or with any.
+        formats: of the files.
+        stamp: what the files' metadata say of what they were made of.
+    """
     written = []
     for file_format in formats:
         target = path.with_suffix(f".{file_format}")
         # Without dates the same results give the same file.
-        metadata = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[file_format]
+        dates = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[file_format]
+        metadata = dates | ({"Keywords" if file_format == "pdf" else "Description": stamp} if stamp else {})
         with atomic_path(target) as temporary:
             figure.savefig(temporary, format=file_format, metadata=metadata)
         written.append(target)

@@ -9,6 +9,7 @@ signals are left to the training processes, which Slurm reaches without help: th
 
 import argparse
 import signal
+import socket
 import sys
 import time
 from argparse import REMAINDER, Namespace
@@ -16,14 +17,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
+# Where processes may meet; jobs whose ids are neighbours begin some apart.
+FIRST_PORT, PORTS, STEP = 10_000, 20_000, 7
 # How long the others may take to end once one process has: time to write a record, not to wait for the lost one.
 SHUTDOWN_SECONDS = 60
 # How long node 0 waits for the others to leave, all of whose work is done.
 LEAVING_SECONDS = 20
 
 
+def free_port(job: int) -> int:
+    """Return a port of this machine that nobody uses now; jobs that ask at the same time begin at different ones.
+
+    Args:
+        job: number of the job, by which they differ.
+    """
+    for offset in range(PORTS):
+        port = FIRST_PORT + (job * STEP + offset) % PORTS
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+                return port
+            except OSError:
+                continue
+    raise OSError("every port is in use")
+
+
 def main() -> int:
     """Run the script in several processes; returns the exit status of the first one that failed."""
+    if sys.argv[1:2] == ["--choose_port"]:
+        print(free_port(int(sys.argv[2])))
+        return 0
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     options = parse_arguments()

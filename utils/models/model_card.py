@@ -3,6 +3,7 @@
 https://huggingface.co/docs/hub/model-cards
 """
 
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -78,13 +79,14 @@ def classifier_card(
     base, registers = options["checkpoint"], data["registers"]
     langs = layout.train_langs.split("-")
     label = "label" if options.get("task") else "register"
+    what = plain(options.get("task") or label)
     adapters = f" with LoRA adapters on {' '.join(options['lora_targets'])}" if options.get("lora_targets") else ""
     if options.get("load_in_4bit"):
         adapters += " beside weights in 4 bits (NF4), with which it was validated and evaluated"
     sections = [
         f"# {layout.name}",
-        f"{_name(base)}, fine-tuned{adapters} on {' and '.join(langs)} to classify the {options.get('task') or label} "
-        f"of texts: {', '.join(registers)}.",
+        f"{_name(base)}, fine-tuned{adapters} on {' and '.join(langs)} to classify the {what} "
+        f"of texts: {', '.join(map(plain, registers))}.",
         "## Results",
         _results(report, evaluations, langs),
         "## Training data",
@@ -186,7 +188,7 @@ def _results(report: dict[str, Any], evaluations: list[dict[str, Any]], langs: l
 def _training_data(record: dict[str, Any], data: dict[str, Any], label: str) -> str:
     validation = record.get("validation_registers", {})
     counts = [
-        [name, f"{count:,}", f"{validation.get(name, 0):,}"]
+        [plain(name), f"{count:,}", f"{validation.get(name, 0):,}"]
         for name, count in record.get("train_registers", {}).items()
     ]
     # Those of a task are datasets: a file, a folder, or an id of the hub.
@@ -220,6 +222,11 @@ def _words(value: Any) -> str:
 
 def _interval(pair: list[float] | None) -> str:
     return f" [{pair[0]:.3f}, {pair[1]:.3f}]" if pair else ""
+
+
+def plain(name: str) -> str:
+    """Return a name that says itself in Markdown, on one line, whatever it holds."""
+    return re.sub(r"([\\`*\[\]<>|#&~])", r"\\\1", " ".join(name.split()))
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from utils.data.delimited import write_table
+from utils.data.delimited import inert, write_table
 from utils.figures.accuracy import accuracy_figure
 from utils.figures.curves import curves
 from utils.figures.style import save_figure
@@ -71,7 +71,8 @@ def results_row(subtask: Subtask) -> dict[str, Any] | None:
 
 def write_results(rows: list[dict[str, Any]], folder: Path) -> list[Path]:
     """Write the results table as CSV and Markdown, and accuracy against trainable parameters; returns the files."""
-    write_table(folder / "results.csv", rows)
+    named = [row | {column: inert(row[column]) for column in ("name", "task")} for row in rows]
+    write_table(folder / "results.csv", named)
     write_text(folder / "results.md", markdown(rows))
     figures = save_figure(accuracy_figure(rows), folder / "results", ["png", "pdf"])
     return [folder / "results.csv", folder / "results.md", *figures]

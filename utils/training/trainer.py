@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState
 
+from utils.cli.progress import time_left
 from utils.data.batching import TrainBatchSampler
 from utils.errors import Interrupted
 from utils.runs.distributed import is_main_process
@@ -77,6 +78,8 @@ class ResumableTrainer(Trainer):
         super().__init__(**kwargs)
         self.points = points
         self.record = record
+        # When, and at which step, this process began to train.
+        self.began: tuple[float, int] | None = None
         self.sampler = TrainBatchSampler(
             lengths,
             self.args.per_device_train_batch_size,
@@ -115,6 +118,14 @@ class ResumableTrainer(Trainer):
         if is_main_process():
             self.points.prepare()
         super().save_model(output_dir, _internal_call)
+
+    def time_left(self, state: TrainerState) -> str:
+        """Return how long training will take from here if all goes on as since it began or went on."""
+        if self.began is None or state.global_step <= self.began[1]:
+            return "time left unknown"
+        started, step = self.began
+        rate = (time.monotonic() - started) / (state.global_step - step)
+        return time_left(rate * (state.max_steps - state.global_step))
 
     @property
     def training_collator(self) -> Callable[[list[Any]], dict[str, Any]]:
@@ -214,6 +225,7 @@ class StopCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.trainer.began = (time.monotonic(), state.global_step)
         self.steps_per_epoch = -(-len(self.trainer.sampler) // args.gradient_accumulation_steps)
         self.last_save = time.monotonic()
 

@@ -171,9 +171,8 @@ def gather(options: PostEvalOptions) -> Results:
     matrices = select_matrices(runs, options.cfm_models, options.cfm_train_langs, options.cfm_eval_langs)
     if options.show_texts and any(not x.get("task") for run in runs for x in run.evaluations.values()):
         open_corpus(options.corpus_path)
-    grid: MatrixGrid | None = select_grid(
-        runs, options.tve_models, options.tve_metrics, options.tve_train_langs, options.tve_eval_langs
-    )
+    filters = (options.tve_models, options.tve_metrics, options.tve_train_langs, options.tve_eval_langs)
+    grid: MatrixGrid | None = select_grid(runs, *filters)
     suffixes = name_endings(options)
     if options.ignore_cfm:
         matrices = []

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,10 +13,11 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 import evaluate
 import finetune
 import post_eval
-from tests.factories import FAST, Inputs
+from tests.factories import FAST, REGISTERS, Inputs
 from tests.processes import finish, start
 from utils.data.corpus_load import read_tsv
 from utils.data.tokenization import load_tokenizer
+from utils.evaluation.results import load_predictions
 from utils.runs.files import read_json
 
 TRAINED = ["--model_name", "tiny", "--train_langs", "en-fr", "--precision", "fp32"]
@@ -293,3 +295,57 @@ def test_what_the_start_of_a_training_says(inputs, invoke):
     assert f"cut at 16 tokens: {report['num_texts_cut']} training texts" in output
     assert f"trained: {report['num_parameters']:,} of {report['num_parameters']:,} parameters" in output
     assert "too few texts for the validation part: LY (1); the validation scores do not know them" in output
+
+
+@pytest.mark.slow
+def test_a_file_of_another_name_does_not_stop_all_languages(model, invoke, small):
+    shutil.copytree(small / "register-corpus", model.folder / "corpus")
+    folder = model.folder / "corpus/corpus/test"
+    shutil.copy(folder / "es.tsv", folder / "es old.tsv")
+    command = ["--model_name", "tiny", "--train_langs", "en-fr", "--corpus_path", str(model.folder / "corpus")]
+    status, output, errors = invoke(evaluate, *command, "--eval_langs", "all")
+    assert status == 0 and "es old.tsv is left out: 'es old' is not a language name" in errors
+    assert [line.split(":")[0] for line in output.splitlines() if " texts, accuracy" in line] == ["en", "es", "fr"]
+    status, _, errors = invoke(evaluate, *command, "--eval_langs", "en-fr")
+    assert status == 2 and "a model is evaluated on one language at a time, got 'en-fr': --eval_langs en fr" in errors
+
+
+@pytest.mark.slow
+def test_labels_that_are_formulas_elsewhere(inputs, invoke):
+    """A spreadsheet runs what begins with =, and tables are read back as they were."""
+    shutil.copytree(inputs.corpus, inputs.folder / "corpus")
+    names = {"IN": "=1+1", "OP": "@x", "RN": "a\n| b |<b>"}
+    for path in (inputs.folder / "corpus/corpus").glob("*/*.tsv"):
+        rows = [(names.get(register, register), text) for register, text in read_tsv(path, REGISTERS)]
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter="\t").writerows(rows)
+    registers = {names.get(name, name): name for name in REGISTERS}
+    (inputs.folder / "corpus/info/reg_abbv.json").write_text(json.dumps(registers))
+    command = ["--model_name", "tiny", "--train_langs", "en", "--corpus_path", str(inputs.folder / "corpus")]
+    assert invoke(finetune, *command, *FAST, "--num_epochs", "1")[0] == 0
+    assert invoke(evaluate, *command, "--eval_langs", "fr")[0] == 0
+    path = inputs.folder / "outputs/tiny-en/predictions/fr.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        assert not any(cell[:1] in "=@" for row in csv.reader(file) for cell in row if cell)
+    table = load_predictions(path.parent.parent, "fr")
+    assert set(table["true"]) <= set(registers) and "=1+1" in set(table["true"])
+    assert list(registers) == [name for name in table.columns if name not in ("index", "true", "predicted")]
+    status, _, errors = invoke(post_eval, "--calibration", "--corpus_path", str(inputs.folder / "corpus"))
+    assert status == 0, errors
+    card = (inputs.folder / "models/tiny-en/README.md").read_text()
+    assert "a \\| b \\|\\<b\\>" in card and "<b>" not in card.replace("\\<b\\>", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_stopped_evaluation_says_what_is_left(model, signum):
+    arguments = ["--model_name", "tiny", "--train_langs", "en-fr", "--eval_langs", "en", "es", "fr", "--force"]
+    process = start("evaluate.py", *arguments, "--eval_token_budget", "1", cwd=model.folder)
+    for line in process.stdout:
+        if line.startswith("en: 24"):
+            process.send_signal(signum)
+            break
+    output, _ = process.communicate(timeout=120)
+    if process.returncode:
+        assert process.returncode == 128 + signum and "Traceback" not in output, output
+        assert "the same command evaluates what is left: " in output

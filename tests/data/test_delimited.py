@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.data.delimited import read_rows, read_table, write_table
+from utils.data.delimited import as_given, inert, read_rows, read_table, write_table
 from utils.data.transcribe import write_file
 from utils.errors import UserError
 
@@ -65,3 +65,15 @@ def test_mistakes_are_named_with_their_line(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         read_table(path)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "=", "\tx"])
+def test_names_that_spreadsheets_would_run_are_text(name):
+    assert inert(name) == f"'{name}" and as_given(inert(name)) == name
+
+
+@pytest.mark.parametrize("name", ["IN", "-1", "+2.5", "'quoted'", "'=x", "a=b", ""])
+def test_other_names_stay_as_they_are(name):
+    assert inert(name) == name
+    if name != "'=x":
+        assert as_given(name) == name

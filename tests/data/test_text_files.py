@@ -3,12 +3,13 @@
 import gzip
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from tests.factories import skip
-from utils.data.text_files import dataset_name, read_text_file
+from utils.data.text_files import dataset_name, open_text_file, read_text_file
 from utils.errors import UserError
 
 
@@ -87,3 +88,18 @@ def test_real_data():
     assert data[0]["text"] == "The teenager has always broken the jar."
     assert json.loads(data[0]["metadata"])["verb"] == "broken"
     assert len(read_text_file(Path(folder) / "blorked.txt.gz")) == 160
+
+
+def test_a_line_without_end_and_one_without_bottom(tmp_path):
+    """200 MB without a line break, 10,000 brackets: refused before they are read."""
+    path = tmp_path / "x.txt.gz"
+    path.write_bytes(gzip.compress(b"one\n" + b"x" * 200_000_000, compresslevel=1))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"x\.txt\.gz, line 2: longer than 10 MB; expected one example per line"):
+        open_text_file(path)
+    assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    tracemalloc.stop()
+    deep = tmp_path / "x.json.gz"
+    deep.write_bytes(gzip.compress(b'{"text": ' + b"[" * 10_000))
+    with pytest.raises(UserError, match=r"x\.json\.gz, line 1: nested too deeply"):
+        open_text_file(deep)

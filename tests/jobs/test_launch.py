@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.factories import PROJECT
+from utils.jobs.launch import PORTS, free_port, main
 
 pytestmark = pytest.mark.slow
 
@@ -71,3 +72,15 @@ def test_a_mistake_of_another_process_alone_is_said_too(tmp_path):
     late = "time.sleep(60 * (os.environ['RANK'] == '0'))"
     said = two_processes(tmp_path, [late, "raise UserError('not on this node')"])
     assert said.count("script.py: error: not on this node") == 1, said
+
+
+def test_the_port_of_a_job_is_free(monkeypatch):
+    """Two jobs whose ids differed by 20,000 met at one port."""
+    first = free_port(123)
+    with socket.socket() as taken:
+        taken.bind(("", first))
+        taken.listen()
+        assert free_port(123 + PORTS) != first
+    assert len({free_port(job) for job in range(1000, 1020)}) == 20
+    monkeypatch.setattr("sys.argv", ["launch", "--choose_port", "7"])
+    assert main() == 0

@@ -5,12 +5,13 @@ import threading
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 
 import evaluate
 import finetune
 import finetune_lm
 from tests.factories import FAST, only_folder
-from utils.models.model_card import MARK, write_classifier_card
+from utils.models.model_card import MARK, plain, write_classifier_card
 from utils.runs.files import read_json, write_text
 from utils.runs.layout import RunLayout
 
@@ -113,3 +114,12 @@ def test_the_card_of_a_language_model(here, invoke):
     assert card.data.pipeline_tag == "text-generation"
     assert f"| validation loss | {best:.4f} |" in card.text
     assert "train.txt.gz" in card.text and "| seed | 3 |" in card.text
+
+
+def test_labels_are_text_in_a_card_whatever_they_hold():
+    assert plain("a\nb  c") == "a b c"
+    for hostile in ("<script>alert(1)</script>", "| x | y", "[a](javascript:b)", "# big", "**bold**", "`code`", "&lt;"):
+        written = plain(f"{hostile}\n\n# heading")
+        assert "\n" not in written
+        html = MarkdownIt("commonmark", {"html": True}).enable("table").render(f"{written}.")
+        assert html.startswith("<p>") and "<" not in html.removeprefix("<p>").removesuffix("</p>\n"), html

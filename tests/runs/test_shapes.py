@@ -39,8 +39,12 @@ RESULT = {
     "evaluations": {"fr": {"accuracy": 1}},
     "seconds": 1,
 }
-READERS = {"record": (read_record, RECORD), "evaluation": (read_evaluation, EVALUATION), "report": (read_report, REPORT),
-           "result": (read_result, RESULT)}  # fmt: skip
+READERS = {
+    "record": (read_record, RECORD),
+    "evaluation": (read_evaluation, EVALUATION),
+    "report": (read_report, REPORT),
+    "result": (read_result, RESULT),
+}
 
 
 def places(value, path=()):

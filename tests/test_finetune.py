@@ -191,6 +191,7 @@ def test_resume_points_elsewhere(inputs, invoke):
     assert list((inputs.folder / "elsewhere").iterdir()) == [], "no empty folders are left"
 
 
+@pytest.mark.fault(14)
 @pytest.mark.slow
 def test_resume_points_that_would_lie_among_other_files(inputs, invoke):
     """Each of these deleted the saved model, the results, or what somebody else had put there."""
@@ -214,6 +215,7 @@ def test_resume_points_that_would_lie_among_other_files(inputs, invoke):
     assert Path("models/tiny-en/model.safetensors").is_file()
 
 
+@pytest.mark.fault(14)
 @pytest.mark.slow
 def test_a_linked_folder_of_resume_points(inputs, invoke):
     """It was unlinked instead of emptied, and --force with other options saved the old model under the new record."""

@@ -47,6 +47,7 @@ def test_what_is_no_repetition(tmp_path):
     assert read_config(path)["c"] == {"b": 2}
 
 
+@pytest.mark.fault(15)
 def test_every_file_that_users_write_is_read_so(tmp_path):
     twice = '{"en": "x",\n "en": "y"}'
     (tmp_path / "f.json").write_text(twice)

@@ -138,6 +138,7 @@ def test_mistakes(inputs, invoke, arguments, message):
 LORA = ["--lora_targets", "query", "value", "--lora_r", "4"]
 
 
+@pytest.mark.fault(15)
 def test_options_of_adapters_without_targets_are_refused_everywhere(inputs, invoke, tmp_path):
     """They trained the whole model."""
     for name, value in (("lora_r", 8), ("lora_alpha", 3.0), ("lora_dropout", 0.1), ("dora", True)):
@@ -158,6 +159,7 @@ def test_options_of_adapters_without_targets_are_refused_everywhere(inputs, invo
         assert status == 2 and words[0] in errors, errors
 
 
+@pytest.mark.fault(16)
 @pytest.mark.slow
 def test_what_was_validated_in_4_bits_is_evaluated_in_4_bits(inputs, invoke, monkeypatch):
     """Merging the adapters into the weights in full precision made another model of it."""

@@ -6,6 +6,8 @@ import pytest
 import torch
 import transformers
 
+import finetune
+from utils.models import attention
 from utils.models.attention import ATTENTION, attention_forward, use_cpu_dropout
 
 SMALL = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 37}
@@ -44,6 +46,7 @@ def results(model, batch):
     return logits.detach(), {name: x.grad for name, x in model.named_parameters() if x.grad is not None}
 
 
+@pytest.mark.fault(15)
 @pytest.mark.parametrize("head", ["classifier", "language model"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_logits_and_gradients_are_those_of_the_stock_attention(name, head):
@@ -146,3 +149,14 @@ def test_keywords_that_nobody_knows_go_to_the_stock_attention(monkeypatch):
         for value in (3, None):
             attention_forward(torch.nn.Module(), query, query, query, mask, dropout=0.5, **{name: value})
         assert len(calls) == count, name
+
+
+@pytest.mark.slow
+def test_a_training_on_the_cpu_uses_it(inputs, invoke, monkeypatch):
+    """Whatever the Trainer and the model hand on with the inputs."""
+    calls = []
+    stock = attention._Attention.apply
+    monkeypatch.setattr(attention._Attention, "apply", lambda *given: calls.append(given) or stock(*given))
+    arguments = ["--model_name", "tiny", "--train_langs", "en", "--num_epochs", "1", "--max_train_texts", "16"]
+    assert invoke(finetune, *arguments)[0] == 0
+    assert len(calls) >= 2, "both layers"

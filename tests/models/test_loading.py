@@ -105,6 +105,7 @@ def trained(small, tmp_path):
     return tmp_path / "trained"
 
 
+@pytest.mark.fault(16)
 def test_a_layer_that_is_missing_is_no_random_layer(small, trained, tmp_path, lm_inputs):
     base = tmp_path / "base"
     shutil.copytree(small / "tiny-xlmr", base)

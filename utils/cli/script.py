@@ -1,5 +1,6 @@
 """How a script ends: errors as one or two lines on stderr, and an exit status."""
 
+import logging
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ def run_script(main: Callable[[], int | None], script: str | None = None) -> NoR
     script = script or Path(sys.argv[0]).name
     debug = "--debug" in sys.argv
     end_on_signals()
+    # peft imports bitsandbytes wherever it is installed, which then complains of what only 4 bits on CPUs would need.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         status = main() or 0
     except UserError as error:

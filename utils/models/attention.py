@@ -12,6 +12,8 @@ ATTENTION = "cpu_dropout"
 # Keywords that models pass on and that the stock attention does not read either; `is_causal` is read here too.
 WITHOUT_EFFECT = (
     *("is_causal", "position_ids", "output_attentions", "output_hidden_states", "use_cache", "return_dict"),
+    # Of the Trainer, for losses.
+    "num_items_in_batch",
     # Of ModernBERT, whose windows are in the mask.
     *("sliding_window", "deterministic"),
 )

@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Container
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from utils.cli.options import (
-    ADAPTERS,
     DATA,
     EFFORT,
     HYPERPARAMETER,
@@ -130,9 +129,14 @@ FREE_OPTIONS = frozenset(options_by_role(FinetuneOptions, PLACE, EFFORT, SEARCH)
 
 
 def card_options(settings: dict[str, Any]) -> list[str]:
-    """Return which of a run's options its model card shows: hyperparameters, those of adapters only if it has any."""
-    groups = (MODEL,) if settings.get("lora_targets") else (MODEL, ADAPTERS)
-    return options_by_role(FinetuneOptions, HYPERPARAMETER, without_groups=groups)
+    """Return which of a run's options its model card shows: the hyperparameters that had an effect."""
+    names = options_by_role(FinetuneOptions, HYPERPARAMETER, without_groups=(MODEL,))
+    without = {
+        field.name
+        for field in fields(FinetuneOptions)
+        if (need := field.metadata.get("needs")) and not need.is_met(settings.get(need.option))
+    }
+    return [name for name in names if name not in without]
 
 
 def resolve_settings(options: FinetuneOptions, spec: ModelSpec) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from utils.cli.progress import clock
 from utils.data.batching import PIECE_OVERHEAD, length_pieces, padding_fraction, take_piece
 from utils.errors import Diverged, UserError
 from utils.evaluation.inference import cross_entropy, predict_logits
@@ -222,8 +221,8 @@ class EpochRecorder(TrainerCallback):
         if args.disable_tqdm and state.is_world_process_zero:
             rate = logs["learning_rate"]
             print(f"epoch {state.epoch:.2f}, step {state.global_step}/{state.max_steps}: ", end="")
-            left = self.trainer.time_left(state)
-            print(f"loss {float(logs['loss']):.4f}, learning rate {rate:.2e}; {clock()}, {left}", flush=True)
+            line = f"loss {float(logs['loss']):.4f}, learning rate {rate:.2e}; {self.trainer.clock(state)}"
+            print(line, flush=True)
 
     def on_evaluate(
         self,
@@ -259,8 +258,7 @@ class EpochRecorder(TrainerCallback):
             line = (
                 f"epoch {epoch['epoch']}: {loss}validation loss {validation['loss']:.4f}, "
                 f"accuracy {validation['accuracy']:.3f}, macro F1 {validation['macro_f1']:.3f} "
-                f"({epoch['seconds']:.0f} s + {validation['seconds']:.0f} s); "
-                f"{clock()}, {self.trainer.time_left(state)}"
+                f"({epoch['seconds']:.0f} s + {validation['seconds']:.0f} s); {self.trainer.clock(state)}"
             )
             print_line(args, line)
 

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from utils.cli.progress import clock
 from utils.data.lm_examples import Batch, TextExamples
 from utils.data.masking import IGNORED
 from utils.errors import Diverged, UserError
@@ -313,7 +312,7 @@ class EpochCallback(TrainerCallback):
             trainer.record.progress(state.epoch, best_validation_loss=history.best["validation_loss"])
         line = f"epoch {number}: loss {train['loss']:.4f}, validation loss {validation['loss']:.4f}"
         line += f" ({history.epochs[-1]['seconds']:.1f} s{', best' if is_best else ''})"
-        line += f"; {clock()}, {trainer.time_left(state)}"
+        line += f"; {trainer.clock(state)}"
         print_line(args, line)
         self.started = time.monotonic()
         if trainer.on_epoch:

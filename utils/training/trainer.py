@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState
 
-from utils.cli.progress import time_left
+from utils.cli.progress import clock, time_left
 from utils.data.batching import TrainBatchSampler
 from utils.errors import Interrupted
 from utils.runs.distributed import is_main_process
@@ -119,13 +119,13 @@ class ResumableTrainer(Trainer):
             self.points.prepare()
         super().save_model(output_dir, _internal_call)
 
-    def time_left(self, state: TrainerState) -> str:
-        """Return how long training will take from here if all goes on as since it began or went on."""
+    def clock(self, state: TrainerState) -> str:
+        """Return the time, and how long training will take if all goes on as since it began or went on."""
         if self.began is None or state.global_step <= self.began[1]:
-            return "time left unknown"
+            return clock()
         started, step = self.began
         rate = (time.monotonic() - started) / (state.global_step - step)
-        return time_left(rate * (state.max_steps - state.global_step))
+        return f"{clock()}, {time_left(rate * (state.max_steps - state.global_step))}"
 
     @property
     def training_collator(self) -> Callable[[list[Any]], dict[str, Any]]:

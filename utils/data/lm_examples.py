@@ -262,7 +262,7 @@ class TextExamples:
         if "labels" not in self.rows:
             if self.function in UPDATE_LABEL_FNS:
                 described[2] = self._decode_labels(inputs["labels"])
-            if self.task == "seq2seq" and self.function is not identity:
+            if self.task == "seq2seq" and self.function is not identity and "labels" in inputs:
                 # Labels made of sentinels and spans of the text.
                 sentinels = set(sentinel_ids(self.tokenizer))
                 rows = zip(before.tolist(), inputs["input_ids"].tolist(), inputs["labels"].tolist(), strict=True)

@@ -99,8 +99,8 @@ def encode(
     Returns the tokens of each text, and whether it had more.
 
     A text is first cut before a space that follows a non-space. If the tokenizer splits there, words are
-    tokenized as in the whole text, so if the part gives `max_length` tokens they are those of the whole text; if it
-    gives fewer, a part twice as long is tried. The result never differs from tokenizing the whole text: other
+    tokenized as in the whole text, so if the part gives more than `max_length` tokens the first are those of the whole
+    text; if it gives fewer, a part twice as long is tried. The result never differs from tokenizing the whole text: other
     tokenizers, and those that keep a text's end, get all of it.
     """
     input_ids: list[list[int]] = [[]] * len(texts)
@@ -114,8 +114,9 @@ def encode(
         short = []
         for i, part, ids, more in zip(pending, parts, encoded["input_ids"], longer, strict=True):
             input_ids[i], is_part = ids, len(part) < len(texts[i])
-            cut[i] = more or is_part
-            if is_part and len(ids) < max_length:
+            cut[i] = more
+            # Enough tokens are not enough: whether there are more decides about `cut`.
+            if is_part and not more:
                 short.append(i)
         pending, characters = short, characters * 2
     return input_ids, cut

@@ -142,14 +142,17 @@ def test(run: Run, loaded: Any) -> str:
     """Compute the surprisals of the test files; return the summary."""
     from utils.evaluation.surprisal import write_test_results
     from utils.evaluation.token_table import TokenTable
+    from utils.models.adapters import is_quantized
     from utils.training.lm_setup import make_examples
 
     options, layout = run.options, run.layout
     run.stop.phase = "while testing; " + (
         "the same command goes on" if options.save_tmp_test_files else "no results yet (see --save_tmp_test_files)"
     )
-    # In single precision, surprisals are off by up to 1e-4 bits, more for large models.
-    loaded.model.to(loaded.device).double().eval()
+    if not is_quantized(loaded.model.config):
+        # In single precision, surprisals are off by up to 1e-4 bits, more for large models.
+        loaded.model.to(loaded.device).double()
+    loaded.model.eval()
     limit = options.max_test_samples
     total = sum(min(file.num_examples, limit or file.num_examples) for file in run.test_files)
     with progress(total=total, desc="testing", unit="example") as bar:

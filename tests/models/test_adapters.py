@@ -18,8 +18,15 @@ from demo.build import build_model, make_texts
 from tests.factories import FAST, TRAIN, only_folder, rows_of
 from tests.processes import finish, start, stop_at
 from utils.errors import UserError
-from utils.models.adapters import AdapterOptions, add_adapters, find_targets, freeze_encoder, head_modules
-from utils.models.loading import load_classifier
+from utils.models.adapters import (
+    AdapterOptions,
+    add_adapters,
+    find_targets,
+    freeze_encoder,
+    head_modules,
+    quantization,
+)
+from utils.models.loading import build_classifier, load_classifier
 from utils.models.registry import ModelSpec
 from utils.runs.files import read_json, write_json
 
@@ -59,6 +66,17 @@ def classifier(name):
 def adapt(model, tmp_path, **options):
     spec = ModelSpec("m", str(tmp_path))
     return add_adapters(model, AdapterOptions(**options), "classifier", spec, tmp_path)
+
+
+def make_wide(folder):
+    """Replace a linked language model by one of a width that weights in 4 bits can have, in blocks of 64."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    config.update({"d_model": 64, "d_kv": 32} if config.model_type == "t5" else {"hidden_size": 64})
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    folder.unlink()
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    getattr(transformers, config.architectures[0])(config).save_pretrained(folder)
 
 
 def adapted_modules(model):
@@ -166,7 +184,7 @@ def test_what_was_validated_in_4_bits_is_evaluated_in_4_bits(inputs, invoke, mon
     from utils.training import classifier_trainer
 
     texts = [text for lang in ("en", "fr") for _, text in make_texts(lang, 60, random.Random(lang))]
-    # Blocks of 64 weights share a scale.
+    # As wide as a block of weights that share a scale.
     build_model(inputs.folder / "wide", texts, vocabulary=600, hidden_size=64)
     write_json(inputs.folder / "wide.json", {"tiny": {"checkpoint": "./wide", "max_length": 64}})
     command = ["--model_name", "tiny", "--train_langs", "en"]
@@ -262,10 +280,14 @@ def test_a_run_with_adapters_is_stopped_and_goes_on(inputs):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("in_4bit", [False, pytest.param(True, marks=pytest.mark.fault(16))])
 @pytest.mark.parametrize(("kind", "targets"), [("gpt2", "attention"), ("bert", "query"), ("t5", "value")])
-def test_language_models_with_adapters(here, invoke, kind, targets):
+def test_language_models_with_adapters(here, invoke, kind, targets, in_4bit):
     """The adapters alone are saved, and give the same surprisals when they are loaded again, merged or not."""
+    if in_4bit:
+        make_wide(here / kind)
     command = ["--model_name_or_path", kind, *TRAIN, "--epochs", "2", "--lora_targets", targets]
+    command += ["--load_in_4bit"] if in_4bit else []
     command += ["--train_optimizer_kwargs.lr", "1e-2", "--test_file", "test.txt.gz"]
     masking = {"bert": "mask_random_tokens", "t5": "mask_random_spans"}.get(kind, "identity")
     masked = [f"--data_preprocessing_fn.{split}={masking}" for split in ("train", "validation", "test")]
@@ -286,6 +308,34 @@ def test_language_models_with_adapters(here, invoke, kind, targets):
         assert float(second["surprisal_bits"]) == pytest.approx(float(first["surprisal_bits"]), abs=1e-4)
 
 
+@pytest.mark.fault(16)
+def test_an_evaluation_takes_no_gradients_from_weights_in_4_bits(tmp_path):
+    """On CPUs with bf16, bitsandbytes packs them anew at the first evaluation, for good."""
+    config = transformers.BertConfig(**(SMALL | {"hidden_size": 64, "intermediate_size": 64}))
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    model = adapt(
+        build_classifier(tmp_path, ["a", "b"], **quantization(True)),
+        tmp_path,
+        lora_targets=["attention"],
+        load_in_4bit=True,
+    )
+    batch = {"input_ids": torch.arange(5, 65).reshape(3, 20), "labels": torch.tensor([0, 1, 1])}
+    gradients = []
+    for _ in range(2):
+        with torch.no_grad():
+            loss = model.eval()(**batch).loss if gradients else None
+        model.zero_grad()
+        # Evaluation mode, so that nothing is dropped.
+        trained = model.eval()(**batch).loss
+        trained.backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert torch.equal(loss, trained.detach())
+    lowest = [n for n in gradients[0] if ".layer.0." in n]
+    assert lowest and gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
 @pytest.mark.slow
 def test_a_language_model_with_a_new_word_is_saved_whole(here, invoke):
     command = ["--model_name_or_path", "gpt2", *TRAIN, "--epochs", "1", "--lora_targets", "attention"]
@@ -302,7 +352,6 @@ def test_a_language_model_with_a_new_word_is_saved_whole(here, invoke):
 def test_real_weights_with_few_parameters_trained(tmp_path):
     """The real all-MiniLM-L6-v2: under 5 % of its parameters are trained, and the rest are those of the package."""
     from demo.minilm import checkpoint
-    from utils.models.loading import build_classifier
 
     plain = load_file(checkpoint() / "model.safetensors")
     model = build_classifier(checkpoint(), ["a", "b", "c", "d"])

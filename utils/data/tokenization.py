@@ -99,9 +99,9 @@ def encode(
     Returns the tokens of each text, and whether it had more.
 
     A text is first cut before a space that follows a non-space. If the tokenizer splits there, words are
-    tokenized as in the whole text, so if the part gives more than `max_length` tokens the first are those of the whole
-    text; if it gives fewer, a part twice as long is tried. The result never differs from tokenizing the whole text: other
-    tokenizers, and those that keep a text's end, get all of it.
+    tokenized as in the whole text, so if the part gives more than `max_length` tokens the first are those of the
+    whole text; if it gives fewer, a part twice as long is tried. The result never differs from tokenizing the whole
+    text: other tokenizers, and those that keep a text's end, get all of it.
     """
     input_ids: list[list[int]] = [[]] * len(texts)
     cut = [False] * len(texts)

@@ -83,9 +83,17 @@ def check_adapter_options(options: AdapterOptions) -> None:
 
 
 def quantization(in_4bit: bool) -> dict[str, Any]:
-    """Return what `from_pretrained` needs to load the weights in 4 bits, as QLoRA does (Dettmers et al. 2023)."""
+    """Return what `from_pretrained` needs to load the weights in 4 bits, as QLoRA does (Dettmers et al. 2023).
+
+    Raises:
+        UserError: if they are wanted and cannot be had.
+    """
     if not in_4bit:
         return {}
+    if not importlib.util.find_spec("bitsandbytes"):
+        raise UserError(
+            "weights in 4 bits need the package bitsandbytes, which is not installed; pip install bitsandbytes"
+        )
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -99,6 +107,16 @@ def quantization(in_4bit: bool) -> dict[str, Any]:
         else torch.float32,
     )
     return {"quantization_config": config, "device_map": {"": torch.cuda.current_device() if cuda else "cpu"}}
+
+
+def keep_layout(model: "torch.nn.Module") -> None:
+    """Keep bitsandbytes from packing the weights in 4 bits anew when a model is first evaluated on a CPU with bf16.
+
+    It never undoes that, computes in bf16 from then on, and gives no gradients to what comes before.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def is_quantized(config: "PretrainedConfig") -> bool:

@@ -1,6 +1,5 @@
 """Builds classifiers and language models from checkpoints and loads trained ones; always from local folders."""
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from utils.models.adapters import (
     head_modules,
     is_adapted,
     is_quantized,
+    keep_layout,
     merge_adapter,
     quantization,
 )
@@ -100,9 +100,11 @@ def build_classifier(
         set_attention_dropout(config, attention_dropout)
     if "quantization_config" in kwargs:
         with torch.device("meta"):
-            head = head_modules(AutoModelForSequenceClassification.from_config(config))
-        # The head is trained, so its weights stay as they are.
-        kwargs["quantization_config"].llm_int8_skip_modules = head
+            model = AutoModelForSequenceClassification.from_config(config)
+        head = head_modules(model)
+        # The head is trained, so its weights stay as they are. Paths, since a name matches only at their start or end.
+        paths = [path for path, _ in model.named_modules() if path.rpartition(".")[2] in head]
+        kwargs["quantization_config"].llm_int8_skip_modules = paths
     settings = {"config": config, "ignore_mismatched_sizes": True} | kwargs
     return _load(AutoModelForSequenceClassification, folder, new_head=True, **settings)
 
@@ -124,6 +126,7 @@ def _load(auto_class: Any, folder: Path, new_head: bool = False, **kwargs: Any) 
     settings = {"dtype": torch.float32, "local_files_only": True} | kwargs
     with _quiet(), readable(folder):
         model, found = auto_class.from_pretrained(str(folder), output_loading_info=True, **settings)
+    keep_layout(model)
     absent = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     head = head_modules(model) if new_head else []
     lacking = sorted(name for name in absent if not any(part in head for part in name.split(".")))
@@ -151,10 +154,6 @@ def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
         return _load(AutoModelForSequenceClassification, folder).to(device).eval()
     config = load_config(folder)
     labels, in_4bit = config.id2label, is_quantized(config)
-    if in_4bit and not importlib.util.find_spec("bitsandbytes"):
-        raise UserError(
-            f"{folder} was trained beside weights in 4 bits, for which bitsandbytes is needed; pip install bitsandbytes"
-        )
     names = [labels[index] for index in range(len(labels))]
     model = build_classifier(base_folder(folder), names, **quantization(in_4bit))
     with readable(folder):

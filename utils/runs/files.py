@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.errors import Interrupted, UserError
+from utils.errors import Interrupted, RunFailure, UserError
 
 # The file mode creation mask. It can only be read by changing it for a moment: once, before there are threads.
 UMASK = os.umask(0)
@@ -24,6 +24,8 @@ os.umask(UMASK)
 CACHE_DIR = ".cache"
 # What to do about a model's folder that cannot be loaded.
 MEND = "fetch it again with download_model.py, or train it again with --force"
+# Of GPUs; of PyTorch's allocator for CPUs.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 # In the names of temporary files.
 UNFINISHED = ".unfinished"
 # From making a temporary file to locking it.
@@ -158,16 +160,19 @@ def readable(folder: Path) -> Iterator[None]:
     """Name the folder in whatever goes wrong while a model or a tokenizer is read from it.
 
     Raises:
-        UserError: with the first line of what the libraries say.
+        UserError: with the first line of what the libraries say, unless it is that memory has run out.
     """
     try:
         yield
-    except (UserError, Interrupted):
+    except (UserError, RunFailure, Interrupted, MemoryError):
         raise
     except Exception as error:
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
         # Damaged files make errors of a dozen types, in four libraries.
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise UserError(f"{folder} cannot be loaded ({type(error).__name__}: {reason[:200]}); {MEND}") from error
+        advice = "see the README's installation" if isinstance(error, ImportError) else MEND
+        raise UserError(f"{folder} cannot be loaded ({type(error).__name__}: {reason[:200]}); {advice}") from error
 
 
 def sha256_of_file(path: Path) -> str:

@@ -26,6 +26,7 @@ from utils.data.masking import IGNORED
 from utils.errors import Diverged, UserError
 from utils.evaluation.surprisal import RowWriter, evaluate
 from utils.evaluation.token_table import Row, TokenTable
+from utils.models.adapters import is_adapted
 from utils.runs.stop import StopFlag
 from utils.training.lm_losses import Losses
 from utils.training.trainer import History, ResumableTrainer, StopCallback, one_gpu, print_line
@@ -221,14 +222,17 @@ class LanguageModelTrainer(ResumableTrainer):
         return {name: sum(row[name] * row["tokens"] for row in batches) / tokens for name in names}
 
     def keep_best(self) -> None:
-        """Keep the weights as they are."""
+        """Keep the weights as they are: of a model with adapters, those that are trained."""
+        model = self.model
+        # What lies frozen beside adapters may be packed in 4 bits, which load_state_dict() does not take back.
+        weights = {n: p for n, p in model.named_parameters() if p.requires_grad} if is_adapted(model) else None
         self.best_weights = {
-            name: value.detach().to("cpu", copy=True) for name, value in self.model.state_dict().items()
+            name: value.detach().to("cpu", copy=True) for name, value in (weights or model.state_dict()).items()
         }
 
     def load_best(self) -> None:
         """Give the model the weights of the best epoch."""
-        self.model.load_state_dict(self.best_weights)
+        self.model.load_state_dict(self.best_weights, strict=not is_adapted(self.model))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights of a resume point with the best ones, and all rows of metrics that belong to it."""

@@ -153,7 +153,7 @@ def main() -> int:
     if results.runs and not options.ignore_report:
         written.append(make_report(options, results, tables["seeds.csv"]))
     evaluations = sum(len(run.evaluations) for run in results.runs)
-    left = f"; {plural(unchanged, 'figure')} left as they were" if unchanged else ""
+    left = f"; {plural(unchanged, 'figure')} left as {'it was' if unchanged == 1 else 'they were'}" if unchanged else ""
     print(f"{plural(len(results.runs), 'model')}, {plural(evaluations, 'evaluation')}{left}")
     for path in written:
         print(path)

@@ -154,9 +154,11 @@ def describe(rows: list[dict[str, Any]], metric: str = "macro_f1") -> str:
             for row in rows:
                 if (row["first"], row["second"], row["metric"]) == (*pair, name):
                     p = row[f"{test}_holm"]
+                    # What rounds to nothing has no sign.
+                    difference = round(row["difference"], 3) + 0.0
                     lines.append(
                         f"    {row['eval_lang']:8} {row['num_texts']:>7,} texts  {row['first_value']:.3f} -> "
-                        f"{row['second_value']:.3f}  {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]  "
+                        f"{row['second_value']:.3f}  {difference:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]  "
                         f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{' *' if p < 0.05 else ''}"
                     )
     lines.append(

@@ -34,8 +34,11 @@ def load_tokenizer(folder: Path, **kwargs: Any) -> "PreTrainedTokenizerBase":
 
     with readable(folder):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **kwargs)
-        if not isinstance(tokenizer.model_max_length, int):
-            raise ValueError(f"model_max_length {tokenizer.model_max_length!r} is no whole number")
+        limit = tokenizer.model_max_length
+        if not isinstance(limit, (int, float)):
+            raise ValueError(f"model_max_length {limit!r} is no number")
+        # Some checkpoints say 1e30.
+        tokenizer.model_max_length = int(limit)
         return tokenizer
 
 

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.factories import PROJECT
+from utils.errors import RunFailure, UserError
 from utils.runs import files
-from utils.runs.files import atomic_path, write_json
+from utils.runs.files import atomic_path, readable, write_json
 
 WRITER = """
 import sys, time
@@ -61,3 +64,14 @@ def test_a_file_that_has_just_been_made_is_left_alone(tmp_path):
     with atomic_path(tmp_path / "x.json") as temporary:
         temporary.write_text("{}")
     assert fresh.exists()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), RunFailure("the GPU is lost")]
+)
+def test_what_is_no_damage_of_a_folder_is_not_blamed_on_it(tmp_path, error):
+    with pytest.raises(type(error)) as raised, readable(tmp_path):
+        raise error
+    assert raised.value is error
+    with pytest.raises(UserError, match=rf"{tmp_path} cannot be loaded \(KeyError: 'weight'\)"), readable(tmp_path):
+        raise KeyError("weight")

@@ -91,10 +91,29 @@ def test_a_model_trained_by_two_processes_is_evaluated_by_one(runs):
         assert len(list(csv.DictReader(file))) == 24
 
 
-def test_a_signal_to_one_process_stops_both_and_the_run_resumes(runs):
+# The other process wrote into the folder of resume points when the first was slow, which then took it for foreign.
+SLOW_DISK = """
+import time
+
+import finetune
+from utils.cli.script import run_script
+from utils.runs.resume_points import ResumePoints
+
+prepare = ResumePoints.prepare
+ResumePoints.prepare = lambda points: (time.sleep(1), prepare(points))
+run_script(finetune.main)
+"""
+
+
+@pytest.mark.parametrize("disk", ["fast", "slow"])
+def test_a_signal_to_one_process_stops_both_and_the_run_resumes(runs, disk):
     folder, _, environment = runs
-    arguments = [*COMMAND, "--batch_size", "4", "--subfolder", "stopped"]
-    job = start("finetune.py", *arguments, cwd=folder, prefix=TORCHRUN, **environment)
+    arguments = [*COMMAND, "--batch_size", "4", "--subfolder", disk]
+    script = PROJECT / "finetune.py"
+    if disk == "slow":
+        script = folder / "slow_disk.py"
+        script.write_text(SLOW_DISK)
+    job = start(script, *arguments, cwd=folder, prefix=TORCHRUN, PYTHONPATH=str(PROJECT), **environment)
     for line in job.stdout:
         if line.startswith("epoch 0."):
             break
@@ -105,7 +124,7 @@ def test_a_signal_to_one_process_stops_both_and_the_run_resumes(runs):
     assert "SIGUSR1 at step" in output, output
     output = finish(start("finetune.py", *arguments, cwd=folder, prefix=TORCHRUN, **environment))
     assert "going on from" in output
-    assert (folder / "models/stopped/tiny-en-fr/model.safetensors").read_bytes() == (
+    assert (folder / "models" / disk / "tiny-en-fr/model.safetensors").read_bytes() == (
         folder / "models/two/tiny-en-fr/model.safetensors"
     ).read_bytes()
 

@@ -117,6 +117,8 @@ class ResumableTrainer(Trainer):
         """Save the weights of a resume point, the first of its files."""
         if is_main_process():
             self.points.prepare()
+        # The others write their random states without waiting, and nothing may lie there before the mark.
+        self.accelerator.wait_for_everyone()
         super().save_model(output_dir, _internal_call)
 
     def clock(self, state: TrainerState) -> str:

@@ -144,6 +144,7 @@ class Evaluator:
         from utils.data.tokenization import load_tokenizer
         from utils.models import device as machine
         from utils.models.loading import check_vocabulary, classifier_labels, load_classifier
+        from utils.models.packing import evaluation_collator
 
         machine.keep_freed_memory()
         self.options, self.layout, self.texts = options, layout, texts
@@ -152,6 +153,7 @@ class Evaluator:
         self.model = load_classifier(layout.model, self.device)
         self.tokenizer = load_tokenizer(layout.model)
         check_vocabulary(self.tokenizer, self.model, layout.model)
+        self.collator = evaluation_collator(self.model, self.tokenizer, self.device, self.precision)
         self.registers = classifier_labels(self.model)
 
     def registers_of(self, lang: str) -> list[str]:
@@ -169,7 +171,6 @@ class Evaluator:
         """Evaluate on one language, write its files, return a line for the user."""
         import numpy as np
 
-        from utils.data.batching import make_collator
         from utils.data.tokenization import separator, tokenize
         from utils.evaluation.inference import predict_logits, softmax
         from utils.evaluation.results import write_evaluation
@@ -183,7 +184,7 @@ class Evaluator:
         logits = predict_logits(
             self.model,
             dataset,
-            make_collator(self.tokenizer, self.device),
+            self.collator,
             self.device,
             token_budget=self.options.eval_token_budget,
             precision=self.precision,

@@ -1,17 +1,22 @@
-"""Measure training and evaluation speed against the earlier loop and against the plain Trainer, in one run.
+"""Measure training and evaluation speed against the earlier loop and against the Trainer as an expert sets it.
 
-    CORPUS_PATH=../register-corpus python benchmarks/finetune_throughput.py
+    CORPUS_PATH=../register-corpus python benchmarks/finetune_throughput.py --json throughput.json --figure speed.png
 
-The variants take turns, each in a process of its own, on the same texts (sv and fr, a sample with the
-lengths of the whole) and the same model (6 layers of width 384 with random weights, max_length 512):
+The variants take turns, each in a process of its own, on the same real texts (sv and fr, a sample with the lengths of
+the whole, at most 512 tokens) and the same model with real weights (multilingual-e5-small; --checkpoint takes another):
 
-    earlier          everything padded to 512 tokens, fp32 on the CPU, plain PyTorch loop, evaluation batches of 64
-    trainer          the Trainer with its default arguments
-    ours             this project with the model's own dropout
-    ours, attn 0     this project with --attention_dropout 0
+    earlier             everything padded to 512 tokens, fp32 on the CPU, plain PyTorch loop, evaluation batches of 64
+    trainer             the Trainer with its default arguments
+    trainer_expert      batches grouped by length, bf16 where the machine computes in it, the fused AdamW; evaluation
+                        sorted by length, in bf16
+    packed              this project: no padding
+    length, random      this project with --train_sampling length or random
 
-Prints texts per second (median over rounds), padding fraction, peak memory and ratios; on a GPU also the
-fraction of its peak that model FLOPs, padding not counted, make up.
+All train without dropout of attention weights but earlier, trainer and the two whose names end in own_dropout, which
+keep the model's own. Where a machine has no bf16, nothing is computed in it. Texts per second are tokens per second by
+the mean length of the sample's texts; the first step of every run is not counted, but its time is shown: it has the
+imports and the model's loading in it. The ratio to the expert's Trainer is that of two runs of one round, with the
+same dropout; the table shows the median and the range over rounds.
 """
 
 import json
@@ -30,12 +35,16 @@ from utils.cli.options import CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.data.corpus_load import DEFAULT_CORPUS, open_corpus
+from utils.runs.files import atomic_path, write_json
 
-VARIANTS = {
-    "train": ["earlier", "trainer", "ours", "ours, attn 0"],
-    "evaluate": ["earlier", "trainer", "ours"],
+TASKS = {
+    "train": [
+        *("earlier", "trainer", "trainer_expert", "trainer_expert_own_dropout"),
+        *("packed", "packed_own_dropout", "length", "random"),
+    ],
+    "evaluate": ["earlier", "trainer", "trainer_expert", "packed"],
 }
-MAX_LENGTH = 512
+OWN_DROPOUT = ("earlier", "trainer", "trainer_expert_own_dropout", "packed_own_dropout")
 # Dense bf16 peaks in FLOP/s, from NVIDIA's data sheets.
 GPU_PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L40S": 362e12, "A40": 150e12, "RTX 4090": 165e12}
 
@@ -44,15 +53,23 @@ GPU_PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L40S": 362e12, "A4
 class BenchmarkOptions(CommonOptions):
     """The options of the benchmark."""
 
+    checkpoint: str | None = option(None, "folder of a model; without it e5-small, built in demo/build", metavar="DIR")
     langs: list[str] | None = option(None, "languages of the texts; without it sv and fr", metavar="LANG")
     rounds: int = option(3, "how often every variant runs", minimum=1)
-    train_steps: int = option(6, "training steps of 16 texts per run", minimum=1)
-    eval_texts: int = option(192, "texts evaluated per run", minimum=64)
-    layers: int = option(6, "layers of the model", minimum=1)
-    hidden_size: int = option(384, "width of the model; a head is 32 wide", minimum=32)
+    train_steps: int = option(6, "training steps per run", minimum=2)
+    batch_size: int = option(16, "texts of a training step", minimum=1)
+    eval_texts: int = option(192, "texts evaluated per run", minimum=65)
+    max_length: int = option(512, "tokens that texts are cut to", minimum=4)
+    variants: list[str] | None = option(
+        None, "measure these alone, as train/packed; ratios need train/trainer_expert", metavar="TASK/VARIANT"
+    )
     corpus_path: str = option(DEFAULT_CORPUS, "folder of the register corpus", env="CORPUS_PATH", metavar="DIR")
+    json: str | None = option(None, "write all figures to this file", metavar="FILE")
+    figure: str | None = option(None, "draw the ratios into this PNG file", metavar="FILE")
+    profile: bool = option(False, "also print where the time of this project's variants goes")
     run_variant: str | None = option(None, "internal: run one variant and print its figures as JSON")
-    folder: str | None = option(None, "internal: where the model and the tokenized texts are")
+    folder: str | None = option(None, "internal: where the tokenized texts are")
+    started: float = option(0.0, "internal: when the process was started")
 
 
 def main() -> None:
@@ -61,239 +78,191 @@ def main() -> None:
     if options.run_variant:
         print(json.dumps(run_variant(options)))
         return
+    names = options.variants or [f"{task}/{variant}" for task, variants in TASKS.items() for variant in variants]
     with tempfile.TemporaryDirectory() as folder:
-        prepare(options, Path(folder))
-        figures: dict[str, list[dict[str, Any]]] = {}
+        mean_length = prepare(options, Path(folder))
+        rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for turn in range(options.rounds):
-            for task, variants in VARIANTS.items():
-                for variant in variants:
-                    name = f"{task}/{variant}"
-                    figures.setdefault(name, []).append(measure(name, folder))
-                    print(f"round {turn + 1}: {name}: {figures[name][-1]['rate']:.2f} texts/s", file=sys.stderr)
-        report(figures)
+            for name, figures in rounds.items():
+                figures.append(measure(name, folder, options.profile and turn == options.rounds - 1))
+                figures[-1]["texts_per_second"] = figures[-1]["tokens_per_second"] / mean_length
+                print(f"round {turn + 1}: {name}: {figures[-1]['texts_per_second']:.2f} texts/s", file=sys.stderr)
+    summary = summarize(rounds)
+    report(rounds, summary)
+    if options.json:
+        write_json(Path(options.json), summary)
+        print(f"figures of all variants   {options.json}")
+    if options.figure:
+        draw(summary, Path(options.figure))
+        print(f"figure                    {options.figure}")
 
 
-def measure(name: str, folder: str) -> dict[str, Any]:
+def measure(name: str, folder: str, profile: bool) -> dict[str, Any]:
     """Run one variant in a process of its own."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--run_variant", name, "--folder", folder]
-    output = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(output.stdout.splitlines()[-1])
+    given = [argument for argument in sys.argv[1:] if argument != "--profile"]
+    command = [sys.executable, __file__, *given, "--run_variant", name, "--folder", folder]
+    command += ["--started", str(time.time()), *(["--profile"] if profile else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name} ended with status {done.returncode}")
+    *lines, last = done.stdout.splitlines()
+    if profile:
+        print("\n".join(lines))
+    return json.loads(last)
 
 
-def prepare(options: BenchmarkOptions, folder: Path) -> None:
-    """Build the model and its tokenizer, tokenize the corpus, choose the texts."""
+def checkpoint(options: BenchmarkOptions) -> Path:
+    """Return the folder of the model."""
+    if options.checkpoint:
+        return Path(options.checkpoint)
+    from demo.e5 import checkpoint as e5
+
+    folder = Path(__file__).resolve().parent.parent / "demo" / "build"
+    folder.mkdir(parents=True, exist_ok=True)
+    return e5(folder)
+
+
+def prepare(options: BenchmarkOptions, folder: Path) -> float:
+    """Tokenize the corpus, choose the texts; returns the mean length of those that are trained on."""
     import datasets
     import numpy as np
 
-    from demo.build import build_model
     from utils.data.tokenization import load_tokenizer, tokenize
 
     corpus = open_corpus(options.corpus_path)
     texts = datasets.concatenate_datasets([corpus.load("train", lang) for lang in options.langs or ["sv", "fr"]])
-    build_model(
-        folder / "model", [text[:5000] for text in texts["text"][:]], vocabulary=32_000,
-        hidden_size=options.hidden_size, layers=options.layers, heads=options.hidden_size // 32,
-    )  # fmt: skip
-    tokens = tokenize(texts, load_tokenizer(folder / "model"), MAX_LENGTH, folder / "cache")
+    tokens = tokenize(texts, load_tokenizer(checkpoint(options)), options.max_length, folder / "cache")
     lengths = np.array(tokens["length"][:])
     # A sample with the lengths of the whole: even steps through the sorted lengths, then shuffled.
     generator = np.random.default_rng(0)
     order = np.argsort(lengths, kind="stable")
-    for task, count in (("train", 16 * options.train_steps), ("evaluate", options.eval_texts)):
+    for task, count in (("train", options.batch_size * options.train_steps), ("evaluate", options.eval_texts)):
         spaced = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)]
         tokens.select(generator.permutation(spaced)).save_to_disk(folder / task)
     print(
         f"{len(texts):,} texts, {lengths.mean():.0f} tokens on average, "
-        f"{np.mean(lengths == MAX_LENGTH):.0%} reach {MAX_LENGTH}"
+        f"{np.mean(lengths == options.max_length):.0%} reach {options.max_length}"
     )
+    return float(lengths.mean())
 
 
 def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
-    """Run one variant; returns texts per second, padding fraction, peak memory and FLOPs."""
+    """Run one variant; returns its figures."""
     import datasets
-    import numpy as np
     import torch
     from transformers import set_seed
 
+    from benchmarks.throughput.meter import Meter, matmul_peak
+    from benchmarks.throughput.variants import Setting, run
     from utils.data.tokenization import load_tokenizer
     from utils.models import device as machine
     from utils.models.loading import build_classifier
 
     task, variant = options.run_variant.split("/")
-    folder = Path(options.folder)
-    dataset = datasets.load_from_disk(str(folder / task))
-    tokenizer = load_tokenizer(folder / "model")
     device = machine.choose_device()
-    ours = variant.startswith("ours")
-    if ours:
-        machine.keep_freed_memory()
+    precision = machine.choose_precision("auto")
     set_seed(0)
     labels = list(open_corpus(options.corpus_path).registers)
-    model = build_classifier(folder / "model", labels, 0.0 if variant == "ours, attn 0" else None).to(device)
-    functions = {"earlier": earlier, "trainer": plain_trainer, "ours": this_project}
-    function = functions[variant.split(",")[0]]
+    model = build_classifier(checkpoint(options), labels, None if variant in OWN_DROPOUT else 0.0).to(device)
+    meter = Meter(device)
     with tempfile.TemporaryDirectory() as scratch:
-        seconds, padding = function(task, model, dataset, tokenizer, device, scratch)
-    lengths = np.array(dataset["length"][:])
-    body = sum(p.numel() for name, p in model.named_parameters() if "embedding" not in name)
-    width, layers = model.config.hidden_size, model.config.num_hidden_layers
-    # 2 FLOPs per weight and token, attention scores and values; the backward pass costs twice the forward pass.
-    flops = float((2 * body * lengths + 4 * layers * width * lengths.astype(float) ** 2).sum())
+        setting = Setting(
+            model=model,
+            tokenizer=load_tokenizer(checkpoint(options)),
+            dataset=datasets.load_from_disk(str(Path(options.folder) / task)),
+            batch_size=options.batch_size,
+            max_length=options.max_length,
+            precision=precision,
+            device=device,
+            scratch=Path(scratch),
+            meter=meter,
+        )
+        if options.profile and variant in ("packed", "packed_own_dropout", "length", "random"):
+            with torch.profiler.profile() as profiler:
+                run(task, variant, setting)
+            print(f"{task}/{variant}\n{profiler.key_averages().table('self_cpu_time_total', row_limit=18)}")
+        else:
+            run(task, variant, setting)
+    memory = machine.peak_memory_bytes(device)
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name() if on_gpu else machine.describe_device(device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    peak = next((peak for known, peak in GPU_PEAKS.items() if known in name), None)
     return {
-        "rate": len(dataset) / seconds,
-        "padding": padding,
-        "memory": machine.peak_memory_bytes(device),
-        "flops": flops * (3 if task == "train" else 1) / seconds,
-        "precision": machine.choose_precision("auto") if ours else "default",
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else machine.describe_device(device),
+        **meter.figures(model, options.started, task == "train"),
+        "peak_memory_bytes": memory,
+        "precision": precision,
+        "device": name,
+        "matmul_flops_per_second": peak or matmul_peak(dtype, device),
     }
 
 
-def earlier(task: str, model: Any, dataset: Any, tokenizer: Any, device: Any, scratch: str) -> tuple[float, float]:
-    """The loop of the earlier scripts: everything padded to 512, no grouping."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = tokenizer.pad(
-            {"input_ids": [row["input_ids"] for row in rows]},
-            padding="max_length",
-            max_length=MAX_LENGTH,
-            return_tensors="pt",
-        )
-        return {**batch, "labels": torch.tensor([row["label"] for row in rows])}
-
-    training = task == "train"
-    loader = DataLoader(dataset, batch_size=16 if training else 64, shuffle=training, collate_fn=collate)
-    padding = 1 - sum(dataset["length"][:]) / (MAX_LENGTH * len(dataset))
-    on_gpu = device.type == "cuda"
-    started = time.monotonic()
-    if training:
-        model.train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
-        scaler = torch.amp.GradScaler(enabled=on_gpu)
-        for batch in loader:
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            optimizer.zero_grad()
-            with torch.autocast(device.type, enabled=on_gpu):
-                outputs = model(**batch)
-                loss = torch.nn.functional.cross_entropy(outputs.logits, batch["labels"])
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-    else:
-        model.eval()
-        for batch in loader:
-            with torch.no_grad():
-                model(**{name: tensor.to(device) for name, tensor in batch.items()}).logits.argmax(-1).cpu()
-    _wait(device)
-    return time.monotonic() - started, padding
+def summarize(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the medians over rounds, by task and variant, and the ratios to the expert's Trainer of the same round."""
+    summary: dict[str, dict[str, dict[str, float]]] = {}
+    for name, figures in rounds.items():
+        task, _, variant = name.partition("/")
+        expert = "trainer_expert_own_dropout" if task == "train" and variant in OWN_DROPOUT else "trainer_expert"
+        row = {
+            key: statistics.median(one[key] for one in figures)
+            for key, value in figures[0].items()
+            if isinstance(value, (int, float))
+        }
+        others = rounds.get(f"{task}/{expert}")
+        if others:
+            ratios = [a["tokens_per_second"] / b["tokens_per_second"] for a, b in zip(figures, others, strict=True)]
+            row |= {
+                "ratio_to_expert": statistics.median(ratios),
+                "ratio_to_expert_low": min(ratios),
+                "ratio_to_expert_high": max(ratios),
+            }
+        summary.setdefault(task, {})[variant] = row
+    return summary
 
 
-def plain_trainer(
-    task: str, model: Any, dataset: Any, tokenizer: Any, device: Any, scratch: str
-) -> tuple[float, float]:
-    """The Trainer with default arguments, but the same batch size in training."""
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
-
-    arguments = TrainingArguments(
-        scratch, num_train_epochs=1, per_device_train_batch_size=16, save_strategy="no", disable_tqdm=True
-    )
-    dataset = dataset.rename_column("label", "labels").select_columns(["input_ids", "labels"])
-    padded: list[tuple[int, int]] = []
-    collator = DataCollatorWithPadding(tokenizer)
-
-    def collate(rows: list[dict[str, Any]]) -> Any:
-        batch = collator(rows)
-        padded.append((batch["attention_mask"].numel(), int(batch["attention_mask"].sum())))
-        return batch
-
-    trainer = Trainer(model, arguments, train_dataset=dataset, eval_dataset=dataset, data_collator=collate)
-    started = time.monotonic()
-    trainer.train() if task == "train" else trainer.predict(dataset)
-    _wait(device)
-    seconds = time.monotonic() - started
-    return seconds, 1 - sum(tokens for _, tokens in padded) / sum(size for size, _ in padded)
-
-
-def this_project(task: str, model: Any, dataset: Any, tokenizer: Any, device: Any, scratch: str) -> tuple[float, float]:
-    """What finetune.py and evaluate.py do."""
-    import numpy as np
-
-    from utils.data.batching import make_collator, padding_fraction, token_budget_batches
-    from utils.evaluation.inference import default_token_budget, predict_logits
-    from utils.models.attention import use_cpu_dropout
-    from utils.models.device import choose_precision
-    from utils.runs.resume_points import ResumePoints
-    from utils.runs.stop import StopFlag
-    from utils.training.classifier_losses import ClassificationLoss
-    from utils.training.classifier_trainer import ClassifierTrainer
-    from utils.training.options import TrainingOptions, training_arguments
-
-    precision = choose_precision("auto")
-    collator = make_collator(tokenizer, device)
-    lengths = np.array(dataset["length"][:])
-    if task == "evaluate":
-        started = time.monotonic()
-        predict_logits(model, dataset, collator, device, precision=precision)
-        seconds = time.monotonic() - started
-        return seconds, padding_fraction(lengths, token_budget_batches(lengths, default_token_budget(device)))
-    arguments = training_arguments(
-        TrainingOptions(), Path(scratch), "benchmark", batch_size=16, num_epochs=1, precision=precision
-    )
-    arguments.set_evaluate("no")
-    arguments.set_save("no")
-    arguments.load_best_model_at_end = False
-    if device.type == "cpu":
-        use_cpu_dropout(model)
-    trainer = ClassifierTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=dataset,
-        data_collator=collator,
-        compute_loss_func=ClassificationLoss(),
-        lengths=lengths,
-        num_cut=0,
-        group_by_length=True,
-        precision=precision,
-        token_budget=None,
-        points=ResumePoints(Path(scratch) / "points", "benchmark"),
-        stop=StopFlag(Path(scratch) / "handover", lambda: None),
-        record=None,
-    )
-    started = time.monotonic()
-    trainer.train()
-    _wait(device)
-    return time.monotonic() - started, trainer.padding_fraction()
-
-
-def _wait(device: Any) -> None:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def report(figures: dict[str, list[dict[str, Any]]]) -> None:
-    """Print the table and the ratios, round by round, of which the median counts."""
-    one = next(iter(figures.values()))[0]
-    print(f"device: {one['device']}")
-    peak = next((peak for name, peak in GPU_PEAKS.items() if name in one["device"]), None)
+def report(rounds: dict[str, list[dict[str, Any]]], summary: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print the table."""
+    one = next(iter(rounds.values()))[0]
+    peak = statistics.median(figure["matmul_flops_per_second"] for figures in rounds.values() for figure in figures)
+    print(f"{one['device']}; {one['precision']}; product of large matrices: {peak / 1e9:,.0f} GFLOP/s")
     print(
-        f"{'variant':24} {'texts/s':>8} {'padding':>8} {'memory':>8} {'x earlier':>10} {'x trainer':>10} {'of peak':>8}"
+        f"{'variant':33} {'texts/s':>8} {'tokens/s':>9} {'padding':>8} {'memory':>8} {'first step':>10} {'of peak':>8} "
+        f"{'x expert':>9}  range"
     )
-    for name, rounds in figures.items():
-        task = name.split("/")[0]
-        ratios = [
-            statistics.median(a["rate"] / b["rate"] for a, b in zip(rounds, figures[f"{task}/{other}"], strict=True))
-            for other in ("earlier", "trainer")
-        ]
-        share = f"{statistics.median(r['flops'] for r in rounds) / peak:.1%}" if peak else "-"
-        print(
-            f"{name:24} {statistics.median(r['rate'] for r in rounds):8.2f} {rounds[0]['padding']:8.1%} "
-            f"{max(r['memory'] for r in rounds) / 2**30:6.2f}GB {ratios[0]:10.2f} {ratios[1]:10.2f} {share:>8}"
-        )
-    print(f"precision of this project: {figures['train/ours'][0]['precision']}")
+    for task, variants in summary.items():
+        for variant, row in variants.items():
+            ratio = (
+                f"{row['ratio_to_expert']:9.2f}  {row['ratio_to_expert_low']:.2f}-{row['ratio_to_expert_high']:.2f}"
+                if "ratio_to_expert" in row
+                else ""
+            )
+            print(
+                f"{task + '/' + variant:33} {row['texts_per_second']:8.2f} {row['tokens_per_second']:9,.0f} "
+                f"{row['padding']:8.1%} {row['peak_memory_bytes'] / 2**30:6.2f}GB {row['first_step_seconds']:9.1f}s "
+                f"{row['flops_per_second'] / peak:8.1%} {ratio}"
+            )
+
+
+def draw(summary: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
+    """Draw texts per second of all variants, training and evaluation side by side."""
+    from utils.figures.style import LINE_COLORS, new_figure
+
+    figure = new_figure(9.0, 0.5 + 0.34 * max(map(len, summary.values())))
+    for index, (task, variants) in enumerate(summary.items()):
+        axes = figure.add_subplot(1, len(summary), index + 1)
+        values = [row["texts_per_second"] for row in variants.values()]
+        colors = [LINE_COLORS[3 if name.startswith(("packed", "int8")) else 2] for name in variants]
+        bars = axes.barh(list(variants), values, color=colors)
+        notes = [f"{row['texts_per_second']:.1f}" for row in variants.values()]
+        axes.bar_label(bars, notes, padding=3, fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.15 * max(values))
+        axes.set_xlabel("texts per second")
+        axes.set_title({"train": "training", "evaluate": "evaluation"}.get(task, task))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Batches with little padding: cut into pieces by length for training, under a token budget for evaluation."""
+"""Batches without padding or with little: packs of whole texts under a token budget, pieces of similar length."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-# What a further piece of a batch costs, in tokens: another pass over the gradients on the CPU, kernels that
-# leave the device half empty on a GPU.
-PIECE_OVERHEAD = {"cpu": 128, "cuda": 4096}
+# What a further piece of a batch costs, in tokens: another pass over the gradients on the CPU, the starts of a
+# pass's kernels on a GPU.
+PIECE_OVERHEAD = {"cpu": 128, "cuda": 1024}
 
 
 class TrainBatchSampler(Sampler[list[int]]):
@@ -78,12 +78,13 @@ def length_pieces(lengths: np.ndarray, overhead: int) -> list[np.ndarray]:
     lengths = np.asarray(lengths)
     order = np.argsort(lengths, kind="stable")
     sorted_lengths = lengths[order]
-    cost, begin = [0], [0]
+    starts = np.arange(len(order))
+    cost, begin = np.zeros(len(order) + 1, dtype=np.int64), [0]
     for end in range(1, len(order) + 1):
         # Pieces that end here, by where they begin.
-        costs = [cost[start] + (end - start) * int(sorted_lengths[end - 1]) + overhead for start in range(end)]
-        begin.append(int(np.argmin(costs)))
-        cost.append(min(costs))
+        costs = cost[:end] + (end - starts[:end]) * sorted_lengths[end - 1] + overhead
+        begin.append(int(costs.argmin()))
+        cost[end] = costs[begin[end]]
     pieces, end = [], len(order)
     while end:
         pieces.append(order[begin[end] : end])
@@ -91,12 +92,27 @@ def length_pieces(lengths: np.ndarray, overhead: int) -> list[np.ndarray]:
     return pieces
 
 
-def take_piece(batch: dict[str, torch.Tensor], rows: np.ndarray) -> dict[str, torch.Tensor]:
-    """Return some rows of a padded batch without the columns that only the other rows need."""
-    index = torch.from_numpy(rows)
-    mask = batch["attention_mask"][index]
-    columns = mask.any(dim=0)
-    return {name: tensor[index][:, columns] if tensor.dim() == 2 else tensor[index] for name, tensor in batch.items()}
+def token_packs(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
+    """Cut texts, sorted by falling length, into packs of at most `token_budget` tokens, as even as may be.
+
+    Args:
+        lengths: length of every text in tokens, shape [n].
+        token_budget: a longer text makes a pack of its own.
+
+    Returns:
+        Arrays of row numbers; every row is in exactly one.
+    """
+    lengths = np.asarray(lengths)
+    order = np.argsort(-lengths, kind="stable")
+    total = int(lengths.sum())
+    even = -(-total // max(1, -(-total // token_budget)))
+    packs, start, tokens = [], 0, 0
+    for end, length in enumerate(lengths[order].tolist()):
+        if end > start and (tokens + length > token_budget or tokens >= even):
+            packs.append(order[start:end])
+            start, tokens = end, 0
+        tokens += length
+    return [*packs, order[start:]] if len(order) else []
 
 
 def token_budget_batches(lengths: np.ndarray, token_budget: int) -> list[np.ndarray]:
@@ -119,7 +135,7 @@ def token_budget_batches(lengths: np.ndarray, token_budget: int) -> list[np.ndar
 
 
 def padding_fraction(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
-    """Return the part of the tokens in these batches that is padding."""
+    """Return the part of the tokens in these batches that is padding, if each is padded to its longest text."""
     lengths = np.asarray(lengths)
     padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches if len(batch))
     return 1 - float(sum(lengths[batch].sum() for batch in batches)) / padded if padded else 0.0
@@ -132,6 +148,9 @@ class PaddingCollator:
         tokenizer: gives the padding token and the side to pad on.
         pad_to_multiple_of: on GPUs 8 keeps the tensor cores busy.
     """
+
+    # Cuts texts into batches of at most so many tokens, from their lengths and the number.
+    cut = staticmethod(token_budget_batches)
 
     def __init__(self, tokenizer: Any, pad_to_multiple_of: int = 1):
         self.pad_token_id = tokenizer.pad_token_id
@@ -155,6 +174,70 @@ class PaddingCollator:
         return batch
 
 
+class PackingCollator(PaddingCollator):
+    """Adds to a padded batch what makes one row of it, without padding (`utils.models.packing`).
+
+    Args:
+        tokenizer: as for `PaddingCollator`.
+        padding_position: position of padding, behind which those of a text begin; None if they begin at 0.
+    """
+
+    cut = staticmethod(token_packs)
+
+    def __init__(self, tokenizer: Any, padding_position: int | None = None):
+        super().__init__(tokenizer)
+        self.padding_position = padding_position
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return a padded batch, and of its row of tokens: `packed_rows`, where they are in the padded batch, shape
+        [tokens]; `position_ids`, shape [1, tokens]; `cu_seq_lens_q`, where each text begins and the last ends, shape
+        [texts + 1]; `max_length_q`."""
+        batch: dict[str, Any] = super().__call__(rows)
+        lengths = np.array([len(row["input_ids"]) for row in rows])
+        bounds = np.concatenate([[0], lengths.cumsum()])
+        packed_rows = np.flatnonzero(batch["attention_mask"].numpy())
+        if self.padding_position is None:
+            positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+        else:
+            # As these models count themselves: not what looks like padding.
+            counted = batch["input_ids"].numpy().reshape(-1)[packed_rows] != self.padding_position
+            before = np.concatenate([[0], counted.cumsum()])
+            positions = (before[1:] - np.repeat(before[bounds[:-1]], lengths)) * counted + self.padding_position
+        return batch | {
+            "packed_rows": torch.from_numpy(packed_rows),
+            "position_ids": torch.from_numpy(positions)[None],
+            "cu_seq_lens_q": torch.from_numpy(bounds.astype(np.int32)),
+            "max_length_q": int(lengths.max()),
+        }
+
+
+class StepCollator:
+    """Makes of a step's texts the batches that are computed one by one; their gradients add up.
+
+    Args:
+        collator: makes a batch.
+        cut: gives the row numbers of every batch from the lengths of the texts, in tokens.
+    """
+
+    def __init__(self, collator: PaddingCollator, cut: Callable[[np.ndarray], list[np.ndarray]]):
+        self.collator = collator
+        self.cut = cut
+
+    def padding_fraction(self, lengths: np.ndarray, steps: list[np.ndarray]) -> float:
+        """Return the part of the tokens of these steps, row numbers each, that is padding."""
+        if isinstance(self.collator, PackingCollator):
+            return 0.0
+        return padding_fraction(lengths, [step[piece] for step in steps for piece in self.cut(lengths[step])])
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the batches under the key batches, and the labels of the whole step."""
+        pieces = self.cut(np.array([len(row["input_ids"]) for row in rows]))
+        return {
+            "batches": [self.collator([rows[index] for index in piece]) for piece in pieces],
+            "labels": torch.tensor([row["label"] for row in rows]),
+        }
+
+
 def make_collator(tokenizer: Any, device: torch.device) -> PaddingCollator:
-    """Return the collator that suits a device."""
+    """Return the collator of padded batches that suits a device."""
     return PaddingCollator(tokenizer, pad_to_multiple_of=8 if device.type == "cuda" else 1)

@@ -1,4 +1,4 @@
-"""Logits of a classifier for many texts, with little padding, in the order of the texts."""
+"""Logits of a classifier for many texts, without padding or with little, in the order of the texts."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,18 +7,18 @@ import torch
 from torch import nn
 
 from utils.cli.progress import progress
-from utils.data.batching import PaddingCollator, token_budget_batches
-from utils.models.device import autocast
+from utils.data.batching import PaddingCollator
+from utils.models.device import autocast, to_device
 
 if TYPE_CHECKING:
     import datasets
 
-# Padded tokens per batch. On the CPU activations should stay in the cache, on a GPU its cores be full.
+# Tokens per batch. On the CPU activations should stay in the cache, on a GPU its cores be full.
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
 
 
 def default_token_budget(device: torch.device) -> int:
-    """Return the tokens per evaluation batch, padding included, that suit a device."""
+    """Return the tokens per evaluation batch that suit a device."""
     return TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
 
 
@@ -41,9 +41,9 @@ def predict_logits(
     Args:
         model: a classifier on `device`; left in evaluation mode.
         dataset: rows with input_ids and length.
-        collator: pads the batches.
+        collator: pads the batches or packs them.
         device: where the model is.
-        token_budget: tokens per batch, padding included; None takes what suits the device.
+        token_budget: tokens per batch, padding included if there is any; None takes what suits the device.
         precision: fp32, bf16 or fp16 (autocast).
         description: label of a progress bar, shown on terminals; None shows none.
 
@@ -54,7 +54,7 @@ def predict_logits(
     model.eval()
     rank, world = _rank_and_world()
     lengths = np.asarray(dataset["length"][:])
-    batches = token_budget_batches(lengths, token_budget or default_token_budget(device))
+    batches = collator.cut(lengths, token_budget or default_token_budget(device))
     # Processes must make the same number of forward passes where the model is sharded among them.
     padded = [*batches, *[batches[-1]] * (-len(batches) % world)]
     columns = dataset.select_columns(["input_ids"])
@@ -63,7 +63,7 @@ def predict_logits(
     with progress(total=len(padded[rank::world]), desc=description, unit="batch", disable=hidden) as bar:
         for rows in padded[rank::world]:
             batch = collator([{"input_ids": ids} for ids in columns[rows]["input_ids"]])
-            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+            batch = to_device(batch, device)
             with autocast(device, precision):
                 logits = model(**batch).logits
             # Kept on the device: fetching each would wait for it.

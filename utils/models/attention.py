@@ -1,14 +1,26 @@
-"""Attention on the CPU, text by text, that keeps only the dropout mask for the backward pass."""
+"""Attention that sees one text at a time, without padding between the texts.
 
+On CPUs it is made of batched matrix products in the working precision, a block of texts or heads at a time that fits
+the cache. The backward pass computes the softmax and draws the dropout mask again, so that no matrix of size
+[heads, length, length] outlives its block (as flash attention does: Dao et al. 2022, arXiv:2205.14135). PyTorch's own
+backward kernel for CPUs takes four times as long in bf16, and with dropout several such matrices are kept. On GPUs
+texts that are packed go to `torch.nn.attention.varlen.varlen_attn`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import FunctionCtx
 
 from utils.models.dropout import CpuDropout, keep_mask
 
-ATTENTION = "cpu_dropout"
+ATTENTION = "text_by_text"
+# Numbers in the largest matrix of a block: 4 MB in float32, which processors keep near.
+BLOCK_SIZE = 2**20
 # Keywords that models pass on and that the stock attention does not read either; `is_causal` is read here too.
 WITHOUT_EFFECT = (
     *("is_causal", "position_ids", "output_attentions", "output_hidden_states", "use_cache", "return_dict"),
@@ -19,8 +31,88 @@ WITHOUT_EFFECT = (
 )
 
 
-class _Attention(torch.autograd.Function):
-    """softmax(query key^T scale + mask), dropped out, times value; one text at a time."""
+@dataclass(frozen=True)
+class Texts:
+    """Which tokens may look at which.
+
+    Attributes:
+        lengths: tokens of each text; they follow each other in one row.
+        causal: whether tokens look back only.
+        window: look at tokens less than so many away; None is without limit.
+        masks: True where to look, or numbers to add to the scores, shape [texts, heads or 1, length or 1, length];
+            all texts are of one length then.
+    """
+
+    lengths: Sequence[int]
+    causal: bool = False
+    window: int | None = None
+    masks: torch.Tensor | None = None
+
+    def blocks(self, heads: int) -> Iterator["Block"]:
+        """Cut texts and heads into blocks: texts of one length that stand together, or some heads of a long text."""
+        row = first = 0
+        while first < len(self.lengths):
+            length = self.lengths[first]
+            most = 1 if self.masks is not None else max(1, BLOCK_SIZE // (heads * length**2))
+            count = 1
+            while count < most and first + count < len(self.lengths) and self.lengths[first + count] == length:
+                count += 1
+            at_once = heads if count > 1 else max(1, min(heads, BLOCK_SIZE // length**2))
+            for head in range(0, heads, at_once):
+                yield Block(
+                    rows=slice(row, row + count * length),
+                    heads=slice(head, min(head + at_once, heads)),
+                    length=length,
+                    mask=self._mask(first, length, slice(head, min(head + at_once, heads))),
+                )
+            row += count * length
+            first += count
+
+    def _mask(self, index: int, length: int, heads: slice) -> torch.Tensor | None:
+        """Return the mask of a block, which broadcasts over [heads, length, length]."""
+        if self.masks is not None:
+            mask = self.masks[index]
+            return mask[heads] if len(mask) > 1 else mask
+        if not self.causal and (self.window is None or self.window >= length):
+            return None
+        places = torch.arange(length)
+        distance = places[:, None] - places
+        allowed = distance >= 0 if self.causal else torch.ones(length, length, dtype=torch.bool)
+        return allowed if self.window is None else allowed & (distance.abs() < self.window)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is computed at once: rows of tokens (whole texts of one length), some heads."""
+
+    rows: slice
+    heads: slice
+    length: int
+    mask: torch.Tensor | None
+
+    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor's part, from shape [tokens, heads, size] to [heads * texts, length, size]."""
+        part = tensor[self.rows, self.heads].transpose(0, 1)
+        return part.reshape(-1, self.length, tensor.shape[-1]).contiguous()
+
+    def put(self, tensor: torch.Tensor, part: torch.Tensor) -> None:
+        """Write a part back."""
+        heads = self.heads.stop - self.heads.start
+        tensor[self.rows, self.heads] = part.view(heads, -1, part.shape[-1]).transpose(0, 1)
+
+    def shares(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Return the softmax of the scores of scaled queries, shape [heads * texts, length, length]."""
+        scores = torch.bmm(query, key.mT)
+        if self.mask is not None:
+            if self.mask.dtype == torch.bool:
+                scores.masked_fill_(~self.mask, torch.finfo(scores.dtype).min)
+            else:
+                scores.add_(self.mask)
+        return torch.softmax(scores, -1)
+
+
+class _TextAttention(torch.autograd.Function):
+    """softmax(query key^T scale + mask), dropped out, times value; all of shape [tokens, heads, size]."""
 
     @staticmethod
     def forward(
@@ -28,42 +120,65 @@ class _Attention(torch.autograd.Function):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        mask: torch.Tensor | None,
+        texts: Texts,
         rate: float,
         scale: float,
     ) -> torch.Tensor:
-        ctx.rate, ctx.scale = rate, scale
-        keep = [keep_mask((*query.shape[1:3], key.shape[2]), rate) for _ in range(len(query))]
-        output = torch.empty_like(query)
-        for i in range(len(query)):
-            shares = _shares(query[i], key[i], None if mask is None else mask[i], scale)
-            shares.mul_(keep[i]).mul_(1 / (1 - rate))
-            torch.bmm(shares, value[i], out=output[i])
-        ctx.save_for_backward(query, key, value, mask, *keep)
+        ctx.texts, ctx.rate, ctx.scale = texts, rate, scale
+        ctx.seed = int(torch.randint(2**62, ())) if rate else 0
+        generator = torch.Generator().manual_seed(ctx.seed)
+        output = torch.empty_like(query, memory_format=torch.contiguous_format)
+        with torch.autocast("cpu", enabled=False):
+            for block in texts.blocks(query.shape[1]):
+                q, k, v = (block.take(tensor) for tensor in (query, key, value))
+                block.put(output, _attend(block, q, k, v, rate, scale, generator))
+        ctx.save_for_backward(query, key, value)
         return output
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, mask, *keep = ctx.saved_tensors
-        d_query, d_key, d_value = (torch.empty_like(tensor) for tensor in (query, key, value))
-        for i in range(len(query)):
-            shares = _shares(query[i], key[i], None if mask is None else mask[i], ctx.scale)
-            factor = keep[i].to(shares.dtype).mul_(1 / (1 - ctx.rate))
-            torch.bmm((shares * factor).mT, grad[i], out=d_value[i])
-            d_shares = torch.bmm(grad[i], value[i].mT).mul_(factor)
-            d_scores = torch._softmax_backward_data(d_shares, shares, -1, shares.dtype).mul_(ctx.scale)
-            torch.bmm(d_scores, key[i], out=d_query[i])
-            torch.bmm(d_scores.mT, query[i], out=d_key[i])
-        return d_query, d_key, d_value, None, None, None
+        tensors = ctx.saved_tensors
+        gradients = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors]
+        generator = torch.Generator().manual_seed(ctx.seed)
+        with torch.autocast("cpu", enabled=False):
+            for block in ctx.texts.blocks(grad.shape[1]):
+                query, key, value, d_output = (block.take(tensor) for tensor in (*tensors, grad))
+                shares = block.shares(query * ctx.scale, key)
+                dropped = shares
+                if ctx.rate:
+                    keep = keep_mask(shares.shape, ctx.rate, generator)
+                    dropped = shares * keep
+                    d_output = d_output * (1 / (1 - ctx.rate))
+                d_value = torch.bmm(dropped.mT, d_output)
+                d_shares = torch.bmm(d_output, value.mT)
+                if ctx.rate:
+                    d_shares.mul_(keep)
+                d_scores = torch._softmax_backward_data(d_shares, shares, -1, shares.dtype)
+                d_query = torch.bmm(d_scores, key).mul_(ctx.scale)
+                d_key = torch.bmm(d_scores.mT, query).mul_(ctx.scale)
+                for gradient, part in zip(gradients, (d_query, d_key, d_value), strict=True):
+                    block.put(gradient, part)
+        return *gradients, None, None, None
 
 
-def _shares(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scale: float) -> torch.Tensor:
-    scores = torch.bmm(query, key.mT).mul_(scale)
-    if mask is not None:
-        scores = (
-            scores.masked_fill_(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
-        )
-    return torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
+def _attend(
+    block: Block,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    rate: float,
+    scale: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    if rate:
+        shares = block.shares(query * scale, key)
+        shares.mul_(keep_mask(shares.shape, rate, generator))
+        return torch.bmm(shares, value * (1 / (1 - rate)))
+    if query.dtype == torch.float32:
+        # The one case in which PyTorch's own kernel is as fast.
+        query, key, value = (tensor.unsqueeze(0) for tensor in (query, key, value))
+        return F.scaled_dot_product_attention(query, key, value, block.mask, scale=scale).squeeze(0)
+    return torch.bmm(block.shares(query * scale, key), value)
 
 
 def attention_forward(
@@ -74,52 +189,96 @@ def attention_forward(
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention in the form that transformers' `AttentionInterface` asks for.
 
     Args:
         module: the attention layer.
-        query: shape [batch, heads, length, head size]; key and value alike.
+        query: shape [batch, heads, length, head size]; key and value alike, perhaps with fewer heads.
         key: see `query`.
         value: see `query`.
         attention_mask: True where to look, or a number to add, shape [batch or 1, heads or 1, length or 1, length].
-        dropout: rate; without it the fused kernel is used.
+            It is not read where the texts are packed.
+        dropout: rate.
         scaling: factor of the scores.
-        kwargs: passed to the fused kernel, which is used too if one of them has a value that is not known to leave
-            the result as it is.
+        cu_seq_lens_q: where the texts of a packed row begin and the last one ends, shape [texts + 1]; None if the
+            batch is padded.
+        kwargs: passed to the stock attention, which computes padded batches without dropout, on GPUs, and wherever
+            one of them has a value that is not known to leave the result as it is.
 
     Returns:
         The output, shape [batch, length, heads, head size], and None for the weights.
     """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = kwargs.get("is_causal")
-    causal = attention_mask is None and (getattr(module, "is_causal", True) if causal is None else causal)
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    if cu_seq_lens_q is not None:
+        return _packed(query, key, value, dropout, scale, causal, cu_seq_lens_q, **kwargs), None
+    causal = causal and attention_mask is None
     unknown = any(value is not None for name, value in kwargs.items() if name not in WITHOUT_EFFECT)
     mask_learns = attention_mask is not None and attention_mask.requires_grad
     grouped = key.shape[1] != query.shape[1]
     if dropout == 0 or query.device.type != "cpu" or causal or unknown or mask_learns or grouped:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if attention_mask is not None:
-        attention_mask = attention_mask.expand(len(query), -1, -1, -1)
-    output = _Attention.apply(query.contiguous(), key.contiguous(), value.contiguous(), attention_mask, dropout, scale)
-    return output.transpose(1, 2).contiguous(), None
+    batch, length = len(query), query.shape[2]
+    masks = None if attention_mask is None else attention_mask.expand(batch, -1, -1, -1)
+    query, key, value = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
+    output = _TextAttention.apply(query, key, value, Texts([length] * batch, masks=masks), dropout, scale)
+    return output.unflatten(0, (batch, length)), None
 
 
-def use_cpu_dropout(model: nn.Module) -> None:
-    """Make a model that trains on the CPU drop out with this module's functions."""
+def _packed(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout: float,
+    scale: float,
+    causal: bool,
+    bounds: torch.Tensor,
+    max_length_q: int,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> torch.Tensor:
+    """Return the attention of one row of texts, shape [1, tokens, heads, size]; see `attention_forward`."""
+    dtype = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else value.dtype
+    # Rotary positions leave float32 behind where autocast has made value bf16.
+    query, key, value = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))
+    if query.device.type == "cuda":
+        from torch.nn.attention.varlen import varlen_attn
+
+        back = -1 if sliding_window is None else sliding_window - 1
+        return varlen_attn(
+            query, key, value, bounds, bounds, max_length_q, max_length_q,
+            scale=scale, window_size=(back, 0 if causal else back), enable_gqa=key.shape[1] != query.shape[1],
+        ).unsqueeze(0)  # fmt: skip
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    texts = Texts(bounds.diff().tolist(), causal, sliding_window)
+    return _TextAttention.apply(query, key, value, texts, dropout, scale).unsqueeze(0)
+
+
+def use_text_attention(model: nn.Module) -> None:
+    """Make a model compute its attention with this module, if it goes through transformers' interface."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.Dropout:
-                setattr(module, name, CpuDropout(child.p))
     if getattr(model.config, "_attn_implementation", None) == "sdpa":
         AttentionInterface.register(ATTENTION, attention_forward)
         AttentionMaskInterface.register(ATTENTION, sdpa_mask)
         model.set_attn_implementation(ATTENTION)
+
+
+def use_cpu_dropout(model: nn.Module) -> None:
+    """Make a model that trains on the CPU drop out with this package's functions."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.Dropout:
+                setattr(module, name, CpuDropout(child.p))
+    use_text_attention(model)

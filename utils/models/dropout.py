@@ -15,10 +15,10 @@ from torch.autograd.function import FunctionCtx
 LEVELS = 2**16
 
 
-def keep_mask(shape: tuple[int, ...], rate: float) -> torch.Tensor:
-    """Return a boolean mask that is False with probability `rate`, drawn from torch's global generator."""
+def keep_mask(shape: tuple[int, ...], rate: float, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Return a boolean mask that is False with probability `rate`, drawn from torch's global generator or another."""
     count = math.prod(shape)
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     threshold = round(rate * LEVELS) - LEVELS // 2
     return bits.view(torch.int16)[:count].ge(threshold).view(shape)
 

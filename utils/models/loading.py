@@ -16,6 +16,7 @@ from utils.models.adapters import (
     merge_adapter,
     quantization,
 )
+from utils.models.pooling import Pooling, apply_pooling, pooling_of, set_pooling
 from utils.runs.files import MEND, readable
 
 if TYPE_CHECKING:
@@ -78,7 +79,11 @@ def set_attention_dropout(config: "PretrainedConfig", rate: float) -> None:
 
 
 def build_classifier(
-    folder: Path, labels: list[str], attention_dropout: float | None = None, **kwargs: Any
+    folder: Path,
+    labels: list[str],
+    attention_dropout: float | None = None,
+    pooling: Pooling | None = None,
+    **kwargs: Any,
 ) -> "PreTrainedModel":
     """Load a pretrained model with a new classification head, in float32.
 
@@ -86,6 +91,7 @@ def build_classifier(
         folder: local checkpoint folder.
         labels: names of the labels in their order; saved with the model.
         attention_dropout: None keeps the model's own.
+        pooling: what the head reads, first token or mean; None is the model's own.
         kwargs: as for `from_pretrained`.
     """
     import torch
@@ -98,6 +104,8 @@ def build_classifier(
     config.problem_type = "single_label_classification"
     if attention_dropout is not None:
         set_attention_dropout(config, attention_dropout)
+    if pooling is not None:
+        set_pooling(config, pooling)
     if "quantization_config" in kwargs:
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config)
@@ -122,11 +130,14 @@ def _load(auto_class: Any, folder: Path, new_head: bool = False, **kwargs: Any) 
         UserError: for damaged files, and if weights are missing, which would be drawn at random.
     """
     import torch
+    from transformers import AutoModelForSequenceClassification
 
     settings = {"dtype": torch.float32, "local_files_only": True} | kwargs
     with _quiet(), readable(folder):
         model, found = auto_class.from_pretrained(str(folder), output_loading_info=True, **settings)
     keep_layout(model)
+    if auto_class is AutoModelForSequenceClassification:
+        apply_pooling(model)
     absent = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     head = head_modules(model) if new_head else []
     lacking = sorted(name for name in absent if not any(part in head for part in name.split(".")))
@@ -155,7 +166,7 @@ def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
     config = load_config(folder)
     labels, in_4bit = config.id2label, is_quantized(config)
     names = [labels[index] for index in range(len(labels))]
-    model = build_classifier(base_folder(folder), names, **quantization(in_4bit))
+    model = build_classifier(base_folder(folder), names, pooling=pooling_of(config), **quantization(in_4bit))
     with readable(folder):
         if in_4bit:
             return attach_adapter(model, folder).eval()

@@ -10,6 +10,11 @@ import time
 SECONDS_TO_SPEAK = 5
 
 
+def is_sharded() -> bool:
+    """Return whether accelerate was told to shard models among processes (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def is_main_process() -> bool:
     """Return whether this process is the one that writes."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -70,6 +70,11 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
         metavar="EPOCHS",
         needs=Need("num_epochs", None, "is for runs without --num_epochs, which says how many"),
     )
+    pooling: Literal["first", "mean"] | None = option(
+        None,
+        "what the classification head reads: the first token, or the mean of all, with which encoders for sentences "
+        "(multilingual E5) were trained; without it the model's own",
+    )
     balanced: bool = option(False, "weight the loss so that every register counts equally")
     label_smoothing: float = option(
         0.0, "label smoothing of the loss", minimum=0, below=1, aliases=["--label_smoothing_factor"]

@@ -100,12 +100,12 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
     import numpy as np
     from transformers import set_seed
 
-    from utils.data.batching import make_collator
     from utils.models.attention import use_cpu_dropout
     from utils.models.device import choose_precision
     from utils.models.loading import build_classifier, check_vocabulary
     from utils.training.classifier_losses import ClassificationLoss, balanced_class_weights
     from utils.training.classifier_trainer import ClassifierTrainer
+    from utils.training.steps import choose_batches
 
     data, registers = prepared.data, run.registers
     precision = choose_precision(options.precision)
@@ -122,7 +122,7 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
     weights = balanced_class_weights(labels, len(registers)) if options.balanced else None
     set_seed(options.seed)
     model = build_classifier(
-        prepared.folder, registers, options.attention_dropout, **quantization(options.load_in_4bit)
+        prepared.folder, registers, options.attention_dropout, options.pooling, **quantization(options.load_in_4bit)
     )
     check_vocabulary(prepared.tokenizer, model, prepared.folder)
     if arguments.device.type == "cpu":
@@ -134,18 +134,20 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
         if options.gradient_checkpointing:
             # Without it no gradient reaches the adapters from the frozen embeddings.
             model.enable_input_require_grads()
+    batches = choose_batches(model, prepared.tokenizer, options, arguments.device, precision)
     return ClassifierTrainer(
         model=model,
         args=arguments,
         train_dataset=data.train,
         eval_dataset=data.validation,
         processing_class=prepared.tokenizer,
-        data_collator=make_collator(prepared.tokenizer, arguments.device),
+        data_collator=batches.evaluation,
         compute_loss_func=ClassificationLoss(weights, options.label_smoothing),
         callbacks=early_stopping(options),
         lengths=np.asarray(data.train["length"][:]),
         num_cut=int(np.sum(data.train["cut"][:])),
-        group_by_length=options.train_sampling == "length",
+        step_collator=batches.training,
+        batches_note=batches.note,
         precision=precision,
         token_budget=options.eval_token_budget,
         points=run.points,
@@ -208,6 +210,7 @@ def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
         f"trained: {trained:,} of {parameters:,} parameters",
         f"{content['device']}; processes: {content['num_processes']}; {content['precision']}; "
         f"padding {trainer.padding_fraction():.1%} of all tokens",
+        f"texts of a step: {trainer.batches_note}",
     ]
     for part in ("train", "validation"):
         counts = [f"{name} {count:,}" for name, count in content[f"{part}_registers"].items()]

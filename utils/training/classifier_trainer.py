@@ -7,7 +7,6 @@ counts every text once, a stop on signals that all processes agree on, and resum
 
 import contextlib
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,11 +20,13 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from utils.data.batching import PIECE_OVERHEAD, length_pieces, padding_fraction, take_piece
+from utils.data.batching import StepCollator
 from utils.errors import Diverged, UserError
 from utils.evaluation.inference import cross_entropy, predict_logits
 from utils.evaluation.metrics import chance_warning, classification_metrics
 from utils.models.adapters import ADAPTER_FILES
+from utils.models.device import to_device
+from utils.runs.distributed import is_sharded
 from utils.runs.files import UMASK
 from utils.training.trainer import History, ResumableTrainer, print_line
 
@@ -53,12 +54,13 @@ class ClassifierHistory(History):
 
 
 class ClassifierTrainer(ResumableTrainer):
-    """Trains a classifier on random batches, each computed in pieces of similar length.
+    """Trains a classifier on steps of random texts.
 
     Args:
         lengths: tokens of every training text, shape [n].
         num_cut: how many of the training texts had more tokens.
-        group_by_length: False pads every batch to its longest text instead.
+        step_collator: makes of a step's texts the batches that are computed one by one.
+        batches_note: says how these are.
         precision: fp32, bf16 or fp16; of evaluation (that of training is in the arguments).
         token_budget: tokens per evaluation batch, None for what suits the device.
         kwargs: as for `ResumableTrainer`.
@@ -69,7 +71,8 @@ class ClassifierTrainer(ResumableTrainer):
         *,
         lengths: np.ndarray,
         num_cut: int,
-        group_by_length: bool,
+        step_collator: StepCollator,
+        batches_note: str,
         precision: str,
         token_budget: int | None,
         **kwargs: Any,
@@ -78,11 +81,11 @@ class ClassifierTrainer(ResumableTrainer):
         self.num_cut = num_cut
         self.precision = precision
         self.token_budget = token_budget
-        # Sharded models compute in step with each other and must not differ in the number of pieces.
-        self.in_pieces = group_by_length and not self.is_fsdp_enabled
+        self.step_collator = step_collator
+        self.batches_note = batches_note
         if self.is_fsdp_enabled:
             self._choose_sharded_layers()
-        elif os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        elif is_sharded():
             raise UserError("accelerate shards models among GPUs only, one process each; without them leave FSDP out")
         # A number and not a ratio, which a resumed run would take for a change.
         steps = self.args.num_train_epochs * len(self.sampler) / self.args.gradient_accumulation_steps
@@ -112,22 +115,21 @@ class ClassifierTrainer(ResumableTrainer):
     def training_step(
         self, model: Any, inputs: dict[str, torch.Tensor], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """Compute the batch's pieces one by one; their gradients add up, and processes exchange them once."""
-        lengths = inputs["attention_mask"].sum(dim=1).numpy()
-        pieces = [take_piece(inputs, rows) for rows in self._pieces(lengths)]
+        """Compute the step's batches one by one; their gradients add up, and processes exchange them once."""
+        batches = [to_device(batch, self.args.device) for batch in inputs["batches"]]
         loss = torch.zeros((), dtype=torch.float64, device=self.args.device)
-        for index, piece in enumerate(pieces):
-            last = index == len(pieces) - 1
+        for index, batch in enumerate(batches):
+            last = index == len(batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss += super().training_step(model, piece, num_items_in_batch).double()
+                loss += super().training_step(model, batch, num_items_in_batch).double()
         # A tensor, because reading a number would wait for the GPU.
         self.history.loss_sum = self.history.loss_sum + loss
         return loss
 
-    def _pieces(self, lengths: np.ndarray) -> list[np.ndarray]:
-        """Cut a batch into pieces, given as row numbers within it."""
-        overhead = PIECE_OVERHEAD.get(self.args.device.type, PIECE_OVERHEAD["cpu"])
-        return length_pieces(lengths, overhead) if self.in_pieces else [np.arange(len(lengths))]
+    @property
+    def training_collator(self) -> StepCollator:
+        """What makes the batches of a step."""
+        return self.step_collator
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Return a loader whose dataset `evaluation_loop` reads; batches are made there."""
@@ -178,8 +180,7 @@ class ClassifierTrainer(ResumableTrainer):
         """Return the padding in one epoch, all processes together."""
         sampler = self.sampler
         shares = [sampler.share(step, rank) for step in sampler.steps(1) for rank in range(sampler.num_processes)]
-        pieces = [share[piece] for share in shares for piece in self._pieces(sampler.lengths[share])]
-        return padding_fraction(sampler.lengths, pieces)
+        return self.step_collator.padding_fraction(sampler.lengths, shares)
 
 
 class EpochRecorder(TrainerCallback):

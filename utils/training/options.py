@@ -18,6 +18,7 @@ from utils.cli.options import (
     SLURM,
     TRAINING,
     CommonOptions,
+    Need,
     option,
 )
 from utils.errors import UserError, nearest
@@ -44,7 +45,7 @@ class ComputeOptions:
         group=MEMORY,
     )
     eval_token_budget: int | None = option(
-        None, "tokens per evaluation batch, padding included", role=EFFORT, group=MEMORY, minimum=1, metavar="TOKENS"
+        None, "tokens per evaluation batch", role=EFFORT, group=MEMORY, minimum=1, metavar="TOKENS"
     )
     cache_dir: str = option(
         CACHE_DIR, "where tokenized texts are kept for all runs", role=PLACE, group=PLACES, metavar="DIR"
@@ -85,7 +86,7 @@ class TrainingOptions(ComputeOptions, RestartOptions, RegistryOptions, CommonOpt
         "save_total_limit": "two resume points are kept: that of the best and that of the last epoch",
         "metric_for_best_model": "the best epoch is that of the best validation macro F1",
         "warmup_steps": "the warm-up is --warmup_ratio, a part of all steps",
-        "group_by_length": "batches are computed in pieces of similar length: --train_sampling",
+        "group_by_length": "the texts of a step are packed without padding: --train_sampling",
         "train_batch_size": "texts per step and device are --batch_size",
         "optim": "the optimizer is AdamW",
         "resume_from_checkpoint": "the same command goes on by itself",
@@ -125,8 +126,21 @@ class TrainingOptions(ComputeOptions, RestartOptions, RegistryOptions, CommonOpt
         minimum=4,
         aliases=["--max_seq_length"],
     )
-    train_sampling: Literal["length", "random"] = option(
-        "length", "compute each batch in pieces of similar length (little padding), or pad it whole", group=MEMORY
+    train_sampling: Literal["packed", "length", "random"] = option(
+        "packed",
+        "compute the texts of a step as one row without padding, in padded pieces of similar length, or padded whole; "
+        "models that cannot be packed are computed in pieces",
+        group=MEMORY,
+    )
+    train_token_budget: int | None = option(
+        None,
+        "--train_sampling packed: tokens at once on a device; more are computed one after the other, and their "
+        "gradients add up; without it 8,192 on a CPU, what the memory holds on a GPU",
+        role=EFFORT,
+        group=MEMORY,
+        minimum=1,
+        metavar="TOKENS",
+        needs=Need("train_sampling", "packed", "is for --train_sampling packed"),
     )
     gradient_checkpointing: bool = option(False, "compute activations twice to save memory", group=MEMORY)
     deterministic: bool = option(False, "use deterministic algorithms on GPUs too (slower)", group=MEMORY)

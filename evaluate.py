@@ -149,8 +149,8 @@ class Evaluator:
         machine.keep_freed_memory()
         self.options, self.layout, self.texts = options, layout, texts
         self.device = machine.choose_device()
-        self.precision = machine.choose_precision(options.precision)
         self.model = load_classifier(layout.model, self.device)
+        self.precision = machine.choose_precision(options.precision, self.model.config)
         self.tokenizer = load_tokenizer(layout.model)
         check_vocabulary(self.tokenizer, self.model, layout.model)
         self.collator = evaluation_collator(self.model, self.tokenizer, self.device, self.precision)

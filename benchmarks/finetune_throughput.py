@@ -20,6 +20,7 @@ same dropout; the table shows the median and the range over rounds.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 from utils.cli.options import CommonOptions, option
 from utils.cli.parser import parse_options
@@ -56,7 +58,7 @@ class BenchmarkOptions(CommonOptions):
     checkpoint: str | None = option(None, "folder of a model; without it e5-small, built in demo/build", metavar="DIR")
     langs: list[str] | None = option(None, "languages of the texts; without it sv and fr", metavar="LANG")
     rounds: int = option(3, "how often every variant runs", minimum=1)
-    train_steps: int = option(6, "training steps per run", minimum=2)
+    train_steps: int = option(7, "training steps per run", minimum=2)
     batch_size: int = option(16, "texts of a training step", minimum=1)
     eval_texts: int = option(192, "texts evaluated per run", minimum=65)
     max_length: int = option(512, "tokens that texts are cut to", minimum=4)
@@ -139,11 +141,31 @@ def prepare(options: BenchmarkOptions, folder: Path) -> float:
     for task, count in (("train", options.batch_size * options.train_steps), ("evaluate", options.eval_texts)):
         spaced = order[((np.arange(count) + 0.5) / count * len(order)).astype(int)]
         tokens.select(generator.permutation(spaced)).save_to_disk(folder / task)
+    tokens.select(grouped(lengths, options)).save_to_disk(folder / "train_grouped")
     print(
         f"{len(texts):,} texts, {lengths.mean():.0f} tokens on average, "
         f"{np.mean(lengths == options.max_length):.0%} reach {options.max_length}"
     )
     return float(lengths.mean())
+
+
+def grouped(lengths: Any, options: BenchmarkOptions) -> Any:
+    """Return row numbers of steps as transformers groups all texts by length: evenly drawn from short to long ones.
+
+    Among the few texts of a run there would be nothing to group.
+    """
+    import numpy as np
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    seed = torch.Generator().manual_seed(0)
+    order = np.array(list(LengthGroupedSampler(options.batch_size, lengths=lengths.tolist(), generator=seed)))
+    steps = order[: len(order) // options.batch_size * options.batch_size].reshape(-1, options.batch_size)
+    steps = steps[np.argsort(lengths[steps].mean(axis=1), kind="stable")]
+    spaced = ((np.arange(options.train_steps) + 0.5) / options.train_steps * len(steps)).astype(int)
+    # The first step, which is not counted, is one of the middle.
+    middle = options.train_steps // 2
+    return steps[[spaced[middle], *np.delete(spaced, middle)]].reshape(-1)
 
 
 def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
@@ -156,20 +178,21 @@ def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
     from benchmarks.throughput.variants import Setting, run
     from utils.data.tokenization import load_tokenizer
     from utils.models import device as machine
-    from utils.models.loading import build_classifier
+    from utils.models.loading import build_classifier, load_config
 
     task, variant = options.run_variant.split("/")
     device = machine.choose_device()
-    precision = machine.choose_precision("auto")
+    precision = machine.choose_precision("auto", load_config(checkpoint(options)))
     set_seed(0)
     labels = list(open_corpus(options.corpus_path).registers)
     model = build_classifier(checkpoint(options), labels, None if variant in OWN_DROPOUT else 0.0).to(device)
     meter = Meter(device)
+    part = "train_grouped" if task == "train" and variant.startswith("trainer_expert") else task
     with tempfile.TemporaryDirectory() as scratch:
         setting = Setting(
             model=model,
             tokenizer=load_tokenizer(checkpoint(options)),
-            dataset=datasets.load_from_disk(str(Path(options.folder) / task)),
+            dataset=datasets.load_from_disk(str(Path(options.folder) / part)),
             batch_size=options.batch_size,
             max_length=options.max_length,
             precision=precision,

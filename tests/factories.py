@@ -52,6 +52,72 @@ def build_inputs(folder: Path) -> Path:
     return folder
 
 
+# Settings of small classifiers of every family that can be packed.
+_SMALL = {
+    **{"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+    **{"intermediate_size": 37, "max_position_embeddings": 600},
+}
+_GROUPED = _SMALL | {"num_key_value_heads": 1}
+_DISTILBERT = {
+    "vocab_size": 99,
+    "dim": 32,
+    "n_layers": 2,
+    "n_heads": 2,
+    "hidden_dim": 37,
+    "max_position_embeddings": 600,
+}
+CLASSIFIERS = {
+    **dict.fromkeys(("Bert", "Roberta", "XLMRoberta", "XLMRobertaXL", "Camembert"), _SMALL),
+    "Electra": _SMALL | {"embedding_size": 16},
+    "DistilBert": _DISTILBERT,
+    # One layer looks at all tokens, the next at those near by.
+    "ModernBert": _SMALL | {"global_attn_every_n_layers": 2, "local_attention": 128},
+    "GPT2": {"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 600},
+    "Llama": _GROUPED,
+    "Mistral": _GROUPED | {"sliding_window": 100},
+    "Qwen2": _GROUPED,
+    "Qwen3": _GROUPED | {"head_dim": 16},
+}
+
+
+def classifier_config(name, **changed):
+    """The configuration of a small classifier of a family, with three labels."""
+    import transformers
+
+    settings = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "num_labels": 3} | CLASSIFIERS[name]
+    if name == "ModernBert":
+        settings |= {"cls_token_id": 0, "sep_token_id": 2}
+    return getattr(transformers, f"{name}Config")(**settings | changed)
+
+
+class PaddingTokenizer:
+    """What collators ask of a tokenizer."""
+
+    pad_token_id = 1
+    padding_side = "right"
+
+
+# On both sides of a window's 128, the longest, and the shortest.
+PACKED_LENGTHS = [512, 129, 128, 128, 127, 2, 1]
+
+
+def both_batches(config, lengths=PACKED_LENGTHS):
+    """Random texts as a padded batch and as a packed one, without labels."""
+    import torch
+
+    from utils.data.batching import PackingCollator, PaddingCollator
+    from utils.models.packing import padding_position
+
+    generator = torch.Generator().manual_seed(0)
+    rows = [{"input_ids": torch.randint(4, 99, (length,), generator=generator).tolist()} for length in lengths]
+    if config.model_type not in ("gpt2", "llama", "mistral", "qwen2", "qwen3"):
+        # A text that says "<pad>"; in heads that read the last token that is not, it would end there.
+        rows[0]["input_ids"][-3] = PaddingTokenizer.pad_token_id
+    return PaddingCollator(PaddingTokenizer())(rows), PackingCollator(PaddingTokenizer(), padding_position(config))(
+        rows
+    )
+
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 

@@ -144,7 +144,7 @@ def test_keywords_that_nobody_knows_go_to_the_stock_attention(monkeypatch):
         lambda *_, **kwargs: calls.append(kwargs) or (None, None),
     )
     query, mask = torch.randn(3, 4, 6, 8), torch.ones(3, 1, 1, 6) > 0
-    for name, count in (("cu_seq_lens_q", 1), ("softcap", 1), ("sliding_window", 0), ("position_ids", 0)):
+    for name, count in (("cu_seq_lens_k", 1), ("softcap", 1), ("sliding_window", 0), ("position_ids", 0)):
         calls.clear()
         for value in (3, None):
             attention_forward(torch.nn.Module(), query, query, query, mask, dropout=0.5, **{name: value})
@@ -155,8 +155,8 @@ def test_keywords_that_nobody_knows_go_to_the_stock_attention(monkeypatch):
 def test_a_training_on_the_cpu_uses_it(inputs, invoke, monkeypatch):
     """Whatever the Trainer and the model hand on with the inputs."""
     calls = []
-    stock = attention._Attention.apply
-    monkeypatch.setattr(attention._Attention, "apply", lambda *given: calls.append(given) or stock(*given))
+    stock = attention._TextAttention.apply
+    monkeypatch.setattr(attention._TextAttention, "apply", lambda *given: calls.append(given) or stock(*given))
     arguments = ["--model_name", "tiny", "--train_langs", "en", "--num_epochs", "1", "--max_train_texts", "16"]
     assert invoke(finetune, *arguments)[0] == 0
     assert len(calls) >= 2, "both layers"

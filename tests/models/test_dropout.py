@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from utils.models import attention, dropout
 from utils.models.attention import attention_forward, use_cpu_dropout
-from utils.models.dropout import CpuDropout, keep_mask
+from utils.models.dropout import CpuDropout, keep_factors, keep_mask
 from utils.models.loading import build_classifier
 
 
@@ -31,6 +32,43 @@ def test_masks_follow_the_seed():
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9, 0.999])
+def test_factors_drop_at_the_rate_in_all_and_scale_by_the_blocks_own(rate):
+    generator = torch.Generator().manual_seed(0)
+    means, scales = [], set()
+    for _ in range(400):
+        keep, rest = keep_factors((5, 33, 31), rate, generator, torch.float32)
+        assert set(keep.unique().tolist()) <= {0.0, 1.0}
+        means.append(keep.mean().item())
+        scales.add(rest)
+        assert abs(means[-1] - 1 / rest) < 6 * (rate * (1 - rate) / keep.numel()) ** 0.5 + 1e-3
+    rate = min(rate, 255 / 256)
+    # The two multiples of 1/256 around the rate, in the shares that make it: their spread is that of a draw.
+    error = (0.25 / 256**2 / 400 + rate * (1 - rate) / (400 * keep.numel())) ** 0.5
+    assert abs(np.mean(means) - (1 - rate)) < 5 * error
+    assert len(scales) == (1 if rate * 256 % 1 == 0 else 2)
+
+
+def test_the_backward_pass_draws_what_the_forward_pass_drew():
+    """The gradient is that of what was computed: a difference of the output along it, in float64."""
+    torch.manual_seed(0)
+    tensors = [torch.randn(7, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    texts = attention.Texts([3, 4])
+
+    def compute(*given):
+        torch.manual_seed(5)
+        return attention._TextAttention.apply(*given, texts, 0.4, 0.5)
+
+    assert torch.autograd.gradcheck(compute, tensors)
+
+
+def test_no_matrix_of_scores_is_kept_for_the_backward_pass():
+    tensors = [torch.randn(640, 4, 8, requires_grad=True) for _ in range(3)]
+    output = attention._TextAttention.apply(*tensors, attention.Texts([320, 320]), 0.1, 0.3)
+    kept = sum(tensor.numel() for tensor in output.grad_fn.saved_tensors)
+    assert kept == 3 * 640 * 4 * 8
+
+
 def test_dropout_scales_what_it_keeps_and_its_gradient():
     torch.manual_seed(0)
     values = torch.ones(200, 50, requires_grad=True)
@@ -50,11 +88,12 @@ def test_attention_and_its_gradients_equal_the_plain_formula(monkeypatch, masked
     mask[0, ..., 4:] = False
     added = torch.zeros(3, 1, 1, 6, dtype=torch.float64).masked_fill(~mask, -1e300)
     given = {"none": None, "boolean": mask, "added": added}[masked]
-    keep = [keep_mask((4, 6, 6), 0.3) for _ in range(3)]
-    draws = iter(keep)
-    monkeypatch.setattr(attention, "keep_mask", lambda *_: next(draws))
-    # Exact in float64, so that the formula is tested and not the rounding.
-    monkeypatch.setattr(attention, "_shares", exact_shares)
+    keep = [keep_mask((4, 6, 6), 0.3).double() for _ in range(3)]
+    # The backward pass draws again.
+    draws = iter([*keep, *keep])
+    monkeypatch.setattr(attention, "keep_factors", lambda *_: (next(draws), 1 / 0.7))
+    # One text at a time, without a mask too.
+    monkeypatch.setattr(attention, "BLOCK_SIZE", 4 * 6 * 6)
     output, _ = attention_forward(
         torch.nn.Module(), query, key, value, given, dropout=0.3, scaling=0.5, is_causal=False
     )
@@ -67,13 +106,6 @@ def test_attention_and_its_gradients_equal_the_plain_formula(monkeypatch, masked
     torch.testing.assert_close(output, expected)
     for got, wanted in zip(gradients, torch.autograd.grad((expected * weight).sum(), (query, key, value)), strict=True):
         torch.testing.assert_close(got, wanted)
-
-
-def exact_shares(query, key, mask, scale):
-    scores = query @ key.mT * scale
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -1e300) if mask.dtype == torch.bool else scores + mask
-    return torch.softmax(scores, -1)
 
 
 @pytest.fixture

@@ -121,33 +121,85 @@ def test_schedule_kwargs_reach_the_schedule(inputs, invoke, observed):
 
 
 @pytest.mark.fault(5)
-def test_texts_are_hardly_padded(inputs, invoke, observed, monkeypatch):
+@pytest.mark.parametrize(("sampling", "most"), [("packed", 0), ("length", 0.2)])
+def test_texts_are_hardly_padded(inputs, invoke, observed, monkeypatch, sampling, most):
     from transformers import Trainer
 
     computed = []
     stock = Trainer.training_step
 
     def count(self, model, piece, *arguments):
-        computed.append((piece["attention_mask"].numel(), int(piece["attention_mask"].sum())))
+        size = piece.get("packed_rows", piece["attention_mask"]).numel()
+        computed.append((size, int(piece["attention_mask"].sum())))
         return stock(self, model, piece, *arguments)
 
     monkeypatch.setattr(Trainer, "training_step", count)
-    train(invoke, *FAST, "--max_length", "256")
+    output = train(invoke, *FAST, "--max_length", "256", "--train_sampling", sampling)
+    assert ("texts of a step: packed" in output) is (sampling == "packed")
     padded, tokens = np.array(computed[len(computed) // 2 :]).sum(axis=0)
     report = json.loads((inputs.folder / "outputs/tiny-en/train.json").read_text())
     assert report["padding_fraction"] == pytest.approx(1 - tokens / padded, abs=0.02)
-    assert report["padding_fraction"] < 0.2
+    assert report["padding_fraction"] <= most
     assert np.sum(computed, axis=0)[1] == 2 * observed["trainer"].sampler.lengths.sum(), "every token once an epoch"
 
 
-def test_pieces_give_the_gradient_of_the_padded_batch(inputs, invoke, observed):
-    """So grouping by length trains the same model as random order, but for rounding and dropout."""
+@pytest.mark.parametrize("sampling", ["length", "packed", "packed in parts"])
+def test_pieces_and_packs_give_the_gradient_of_the_padded_batch(inputs, invoke, observed, sampling):
+    """So they train the same model, but for rounding and dropout."""
     common = [*FAST, "--max_length", "256", "--num_epochs", "1", "--model_registry"]
     common.append(str(small_model_without_dropout(inputs)))
     train(invoke, *common, "--train_sampling", "random", "--subfolder", "a")
     whole, observed["norms"] = observed["norms"], []
-    train(invoke, *common, "--train_sampling", "length", "--subfolder", "b")
+    sampling, _, in_parts = sampling.partition(" ")
+    budget = ["--train_token_budget", "300"] if in_parts else []
+    train(invoke, *common, "--train_sampling", sampling, *budget, "--subfolder", "b")
     assert observed["norms"] == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_step_over_the_token_budget_is_computed_in_several_packs(inputs, invoke, monkeypatch):
+    from transformers import Trainer
+
+    sizes = []
+    stock = Trainer.training_step
+
+    def note(self, model, batch, *arguments):
+        sizes.append(batch["packed_rows"].numel())
+        return stock(self, model, batch, *arguments)
+
+    monkeypatch.setattr(Trainer, "training_step", note)
+    common = [*FAST, "--max_length", "64", "--num_epochs", "1"]
+    train(invoke, *common)
+    whole, sizes[:] = list(sizes), []
+    train(invoke, *common, "--train_token_budget", "128", "--subfolder", "b")
+    assert sum(sizes) == sum(whole)
+    assert max(whole) > 128 >= max(sizes)
+
+
+def test_models_that_cannot_be_packed_say_so(inputs, invoke, monkeypatch):
+    from utils.models import packing
+
+    monkeypatch.setattr(packing, "PACKABLE", ("bert",))
+    output = train(invoke, *FAST, "--num_epochs", "1")
+    assert "pieces of similar length (models of type xlm-roberta are not computed in packs)" in output
+
+
+def test_a_run_that_goes_on_keeps_its_precision(inputs, invoke, monkeypatch):
+    """Whatever the machine that it goes on on would choose."""
+    from utils.models import device
+
+    chosen = ["bf16", "fp32"]
+    monkeypatch.setattr(device, "choose_precision", lambda *_: chosen.pop(0))
+    arguments = [*FAST[:-2], "--num_epochs", "1", "--keep_checkpoints"]
+    train(invoke, *arguments)
+    record = inputs.folder / "outputs/tiny-en/run.json"
+    content = json.loads(record.read_text())
+    assert content["precision"] == "bf16"
+    record.write_text(json.dumps(content | {"status": "running"}))
+    (inputs.folder / "models/tiny-en/config.json").unlink()
+    train(invoke, *arguments)
+    content = json.loads(record.read_text())
+    assert (content["status"], content["precision"]) == ("complete", "bf16")
+    assert chosen == ["fp32"], "it was not asked again"
 
 
 def test_the_best_epoch_is_kept_and_reported(inputs, invoke, monkeypatch):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import FunctionCtx
 
-from utils.models.dropout import CpuDropout, keep_mask
+from utils.models.dropout import CpuDropout, keep_factors
 
 ATTENTION = "text_by_text"
 # Numbers in the largest matrix of a block: 4 MB in float32, which processors keep near.
@@ -146,9 +146,9 @@ class _TextAttention(torch.autograd.Function):
                 shares = block.shares(query * ctx.scale, key)
                 dropped = shares
                 if ctx.rate:
-                    keep = keep_mask(shares.shape, ctx.rate, generator)
+                    keep, rest = keep_factors(shares.shape, ctx.rate, generator, shares.dtype)
                     dropped = shares * keep
-                    d_output = d_output * (1 / (1 - ctx.rate))
+                    d_output = d_output * rest
                 d_value = torch.bmm(dropped.mT, d_output)
                 d_shares = torch.bmm(d_output, value.mT)
                 if ctx.rate:
@@ -172,8 +172,8 @@ def _attend(
 ) -> torch.Tensor:
     if rate:
         shares = block.shares(query * scale, key)
-        shares.mul_(keep_mask(shares.shape, rate, generator))
-        return torch.bmm(shares, value * (1 / (1 - rate)))
+        keep, rest = keep_factors(shares.shape, rate, generator, shares.dtype)
+        return torch.bmm(shares.mul_(keep), value * rest)
     if query.dtype == torch.float32:
         # The one case in which PyTorch's own kernel is as fast.
         query, key, value = (tensor.unsqueeze(0) for tensor in (query, key, value))
@@ -248,8 +248,8 @@ def _packed(
     """Return the attention of one row of texts, shape [1, tokens, heads, size]; see `attention_forward`."""
     dtype = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else value.dtype
     # Rotary positions leave float32 behind where autocast has made value bf16.
-    query, key, value = (tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value))
-    if query.device.type == "cuda":
+    query, key, value = (tensor.squeeze(0).transpose(0, 1).to(dtype) for tensor in (query, key, value))
+    if _is_cuda(query):
         from torch.nn.attention.varlen import varlen_attn
 
         back = -1 if sliding_window is None else sliding_window - 1
@@ -262,6 +262,10 @@ def _packed(
         key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
     texts = Texts(bounds.diff().tolist(), causal, sliding_window)
     return _TextAttention.apply(query, key, value, texts, dropout, scale).unsqueeze(0)
+
+
+def _is_cuda(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cuda"
 
 
 def use_text_attention(model: nn.Module) -> None:

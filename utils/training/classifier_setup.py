@@ -40,6 +40,8 @@ class Run:
     points: ResumePoints = field(init=False)
     record: RunRecord = field(init=False)
     stop: StopFlag = field(init=False)
+    # What a run that goes on had settled, perhaps on another machine.
+    settled: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         lasting = {name: value for name, value in self.settings.items() if name not in FREE_OPTIONS}
@@ -48,6 +50,10 @@ class Run:
     def begin(self, record: Path) -> None:
         """Begin to record the run in this file, and to listen for signals."""
         self.record, self.stop = begin_run(record, self.settings, self.data, self.layout.handover)
+        if "precision" in self.record.previous and self.points.last():
+            self.settled["precision"] = self.record.previous["precision"]
+            # The other processes may read the record only after the first one has written this one.
+            self.record.content |= self.settled
 
 
 @dataclass
@@ -102,13 +108,13 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
 
     from utils.models.attention import use_cpu_dropout
     from utils.models.device import choose_precision
-    from utils.models.loading import build_classifier, check_vocabulary
+    from utils.models.loading import build_classifier, check_vocabulary, load_config
     from utils.training.classifier_losses import ClassificationLoss, balanced_class_weights
     from utils.training.classifier_trainer import ClassifierTrainer
     from utils.training.steps import choose_batches
 
     data, registers = prepared.data, run.registers
-    precision = choose_precision(options.precision)
+    precision = run.settled.get("precision") or choose_precision(options.precision, load_config(prepared.folder))
     labels = np.asarray(data.train["label"][:])
     arguments = training_arguments(
         options,

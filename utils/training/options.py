@@ -40,7 +40,8 @@ class ComputeOptions:
 
     precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
         "auto",
-        "number format; auto is bf16 where the hardware has it, else fp32",
+        "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at "
+        "least 256 wide, else fp32",
         role=HYPERPARAMETER,
         group=MEMORY,
     )

@@ -8,9 +8,11 @@ import torch
 import transformers
 
 from tests.factories import CLASSIFIERS, PACKED_LENGTHS, PaddingTokenizer, both_batches, classifier_config
+from utils.data.masking import IGNORED
 from utils.models import attention
+from utils.models.attention import use_text_attention
 from utils.models.loading import set_attention_dropout
-from utils.models.packing import PACKABLE, use_packing, why_padded
+from utils.models.packing import PACKABLE, in_padded_places, pack_language_batch, use_packing, why_padded
 
 CPU = torch.device("cpu")
 
@@ -113,6 +115,39 @@ def test_dropout_of_attention_in_packs_has_its_rate_and_follows_the_seed():
         outputs.append(results(ours, batch))
     assert_same(outputs[1], outputs[0])
     assert not torch.allclose(outputs[2][0], outputs[0][0])
+
+
+@pytest.mark.parametrize(("name", "task"), [("GPT2", "lm"), ("Llama", "lm"), ("Bert", "mlm"), ("XLMRoberta", "mlm")])
+def test_language_models_have_the_loss_and_gradients_of_padded_batches(name, task):
+    classes = {"lm": transformers.AutoModelForCausalLM, "mlm": transformers.AutoModelForMaskedLM}
+    torch.manual_seed(0)
+    stock = classes[task].from_config(classifier_config(name, initializer_range=0.2)).eval()
+    ours = copy.deepcopy(stock)
+    use_text_attention(ours)
+    padded, _ = both_batches(stock.config)
+    # Of the masked, some tokens; the first one of a text is predicted by none in causal models.
+    labels = padded["input_ids"].masked_fill(padded["attention_mask"] == 0, IGNORED)
+    padded["labels"] = labels if task == "lm" else labels.masked_fill(torch.arange(512) % 3 > 0, IGNORED)
+    packed = pack_language_batch(padded, ours, causal=task == "lm")
+    rows = packed.pop("packed_rows")
+    outputs = []
+    for model, batch in ((stock, padded), (ours, packed)):
+        output = model(**batch)
+        output.loss.backward()
+        gradients = {key: x.grad for key, x in model.named_parameters() if x.grad is not None}
+        outputs.append((output.loss.detach()[None], gradients, output.logits.detach()))
+    assert_same(outputs[1][:2], outputs[0][:2])
+    places = padded["attention_mask"].bool()
+    back = in_padded_places(outputs[1][2], rows, tuple(places.shape))
+    torch.testing.assert_close(back[places], outputs[0][2][places], atol=1e-5, rtol=1e-4)
+
+
+def test_masks_with_holes_are_not_packed():
+    _, ours = make_pair("Bert")
+    padded, _ = both_batches(ours.config)
+    padded["labels"] = padded["input_ids"]
+    padded["attention_mask"][0, 3] = 0
+    assert pack_language_batch(padded, ours, causal=False) is None
 
 
 def test_what_is_not_packed_says_why():

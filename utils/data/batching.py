@@ -174,6 +174,36 @@ class PaddingCollator:
         return batch
 
 
+def one_row(batch: dict[str, torch.Tensor], padding_position: int | None) -> dict[str, Any]:
+    """Return what makes one row of tokens of a padded batch on the CPU.
+
+    Args:
+        batch: input_ids and attention_mask, shape [texts, longest].
+        padding_position: see `PackingCollator`.
+
+    Returns:
+        `packed_rows`, where the row's tokens are in the padded batch, shape [tokens]; `position_ids`, shape
+        [1, tokens]; `cu_seq_lens_q`, where each text begins and the last ends, shape [texts + 1]; `max_length_q`.
+    """
+    mask = batch["attention_mask"].numpy()
+    lengths = mask.sum(axis=1)
+    bounds = np.concatenate([[0], lengths.cumsum()])
+    packed_rows = np.flatnonzero(mask)
+    if padding_position is None:
+        positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+    else:
+        # As these models count themselves: not what looks like padding.
+        counted = batch["input_ids"].numpy().reshape(-1)[packed_rows] != padding_position
+        before = np.concatenate([[0], counted.cumsum()])
+        positions = (before[1:] - np.repeat(before[bounds[:-1]], lengths)) * counted + padding_position
+    return {
+        "packed_rows": torch.from_numpy(packed_rows),
+        "position_ids": torch.from_numpy(positions)[None],
+        "cu_seq_lens_q": torch.from_numpy(bounds.astype(np.int32)),
+        "max_length_q": int(lengths.max()),
+    }
+
+
 class PackingCollator(PaddingCollator):
     """Adds to a padded batch what makes one row of it, without padding (`utils.models.packing`).
 
@@ -189,26 +219,9 @@ class PackingCollator(PaddingCollator):
         self.padding_position = padding_position
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return a padded batch, and of its row of tokens: `packed_rows`, where they are in the padded batch, shape
-        [tokens]; `position_ids`, shape [1, tokens]; `cu_seq_lens_q`, where each text begins and the last ends, shape
-        [texts + 1]; `max_length_q`."""
-        batch: dict[str, Any] = super().__call__(rows)
-        lengths = np.array([len(row["input_ids"]) for row in rows])
-        bounds = np.concatenate([[0], lengths.cumsum()])
-        packed_rows = np.flatnonzero(batch["attention_mask"].numpy())
-        if self.padding_position is None:
-            positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
-        else:
-            # As these models count themselves: not what looks like padding.
-            counted = batch["input_ids"].numpy().reshape(-1)[packed_rows] != self.padding_position
-            before = np.concatenate([[0], counted.cumsum()])
-            positions = (before[1:] - np.repeat(before[bounds[:-1]], lengths)) * counted + self.padding_position
-        return batch | {
-            "packed_rows": torch.from_numpy(packed_rows),
-            "position_ids": torch.from_numpy(positions)[None],
-            "cu_seq_lens_q": torch.from_numpy(bounds.astype(np.int32)),
-            "max_length_q": int(lengths.max()),
-        }
+        """Return a padded batch with the entries of `one_row`."""
+        batch = super().__call__(rows)
+        return batch | one_row(batch, self.padding_position)
 
 
 class StepCollator:

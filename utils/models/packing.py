@@ -1,9 +1,10 @@
-"""Classifiers that compute a batch as one row of tokens, without any padding.
+"""Models that compute a batch as one row of tokens, without any padding.
 
-Hooks stand around the encoder of a stock model. What goes in loses its padding: the texts follow each other in one
-row, positions begin anew with every text, and attention sees one text at a time (`utils.models.attention`). What comes
-out gets its padding back, so that stock heads and poolers find each text's first, last or all tokens where they look
-for them. `utils.data.batching.PackingCollator` makes the batches. Called with others, the model is as it was.
+Of classifiers: hooks stand around the encoder of a stock model. What goes in loses its padding: the texts follow each
+other in one row, positions begin anew with every text, and attention sees one text at a time
+(`utils.models.attention`). What comes out gets its padding back, so that stock heads and poolers find each text's
+first, last or all tokens where they look for them. `utils.data.batching.PackingCollator` makes the batches; called with
+others, the model is as it was. Language models need no hooks, since their heads read single tokens.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from utils.data.batching import PackingCollator, PaddingCollator, make_collator
+from utils.data.batching import PackingCollator, PaddingCollator, make_collator, one_row
+from utils.data.masking import IGNORED
 from utils.models.adapters import is_adapted
 from utils.models.attention import ATTENTION, use_text_attention
 from utils.models.loading import ATTENTION_DROPOUT_NAMES, OFFSET_POSITIONS
@@ -59,11 +61,22 @@ def padding_position(config: "PretrainedConfig") -> int | None:
     return config.pad_token_id if config.model_type in OFFSET_POSITIONS else None
 
 
+def no_mask(device: torch.device) -> torch.Tensor:
+    """Return a mask of four dimensions, which models hand to the attention as it is, and which is not read there."""
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+
+
+def in_padded_places(values: torch.Tensor, rows: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return vectors [1, tokens, width] in the places of their padded batch, [texts, longest, width], 0 elsewhere."""
+    padded = values.new_zeros(shape[0] * shape[1], values.shape[-1])
+    return padded.index_copy(0, rows, values[0]).view(*shape, -1)
+
+
 class _Rows:
     """The hooks of one model, and the batch that is under way between them."""
 
     def __init__(self) -> None:
-        self.rows: torch.Tensor | None = None
+        self.rows: Any = None
         self.shape: tuple[int, int] = (0, 0)
 
     def take_out_padding(
@@ -76,16 +89,14 @@ class _Rows:
             ids = args[0] if args else kwargs["input_ids"]
             args, self.shape = args[1:], tuple(ids.shape)
             kwargs["input_ids"] = ids.reshape(1, -1).index_select(1, self.rows)
-            # A mask of four dimensions goes to the attention as it is, which does not read it.
-            kwargs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=ids.device)
+            kwargs["attention_mask"] = no_mask(ids.device)
             if hasattr(module.config, "use_cache"):
                 kwargs["use_cache"] = False
         return args, kwargs
 
     def put_back_padding(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return hidden states [1, tokens, width] in the places of their batch, [texts, longest, width]."""
-        padded = hidden.new_zeros(self.shape[0] * self.shape[1], hidden.shape[-1])
-        return padded.index_copy(0, self.rows, hidden[0]).view(*self.shape, -1)
+        """Return hidden states in the places of their batch, see `in_padded_places`."""
+        return in_padded_places(hidden, self.rows, self.shape)
 
     def before_pooler(self, module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
         """Before a pooler within the encoder, which reads first tokens."""
@@ -128,6 +139,31 @@ def use_packing(model: nn.Module) -> None:
         # Before those of `utils.models.pooling`.
         pooler.register_forward_pre_hook(hooks.before_pooler, prepend=True)
     encoder.register_forward_hook(hooks.after_encoder, prepend=True)
+
+
+def pack_language_batch(inputs: dict[str, torch.Tensor], model: nn.Module, causal: bool) -> dict[str, Any] | None:
+    """Return a language model's batch on the CPU as one row of tokens; None if its mask is not that of padding alone.
+
+    Args:
+        inputs: input_ids, attention_mask and labels, shape [texts, longest].
+        model: that is to compute it.
+        causal: whether each token predicts the next: then nothing predicts a text's first.
+    """
+    mask = inputs["attention_mask"].bool()
+    lengths = mask.sum(1)
+    if not torch.equal(mask, torch.arange(mask.shape[1]) < lengths[:, None]) or not lengths.all():
+        return None
+    row = one_row(inputs, padding_position(model.config))
+    rows, labels = row["packed_rows"], inputs["labels"].reshape(-1)
+    labels = labels[rows]
+    if causal:
+        labels[row["cu_seq_lens_q"][:-1].long()] = IGNORED
+    packed = row | {
+        "input_ids": inputs["input_ids"].reshape(1, -1)[:, rows],
+        "labels": labels[None],
+        "attention_mask": no_mask(rows.device),
+    }
+    return packed | ({"use_cache": False} if causal else {})
 
 
 def find_encoder(model: nn.Module) -> nn.Module:

@@ -19,7 +19,7 @@ from utils.errors import UserError
 from utils.evaluation.surprisal import RowWriter
 from utils.evaluation.token_table import TokenTable
 from utils.models.adapters import add_adapters, quantization
-from utils.models.attention import use_cpu_dropout
+from utils.models.attention import use_cpu_dropout, use_text_attention
 from utils.models.loading import (
     MAX_LENGTH,
     check_vocabulary,
@@ -28,12 +28,13 @@ from utils.models.loading import (
     load_config,
     load_language_model,
 )
+from utils.models.packing import why_padded
 from utils.models.registry import ModelSpec
 from utils.runs.files import CACHE_DIR
 from utils.runs.record import RunRecord
 from utils.runs.resume_points import ResumePoints
 from utils.runs.stop import StopFlag
-from utils.training.lm_losses import Losses
+from utils.training.lm_losses import KLBaselineLoss, Losses, OutputsDefaultLoss
 from utils.training.lm_options import FinetuneLmOptions, loss_list
 from utils.training.lm_trainer import EarlyStopping, LanguageModelTrainer, LmHistory, lm_training_arguments
 
@@ -196,6 +197,11 @@ def make_trainer(
     model.to(loaded.device)
     if loaded.device.type == "cpu":
         use_cpu_dropout(model)
+    padded = why_padded_training(options, loaded, model)
+    if padded is None:
+        use_text_attention(model)
+    if record:
+        print(f"training batches: {'packed without padding' if padded is None else f'padded ({padded})'}")
     examples = {
         split: make_examples(options, loaded, split, dataset_name(path), read_text_file(path, limit))
         for split, path, limit in (
@@ -237,12 +243,26 @@ def make_trainer(
         early_stopping=EarlyStopping(options.patience, options.min_epochs, options.delta),
         table=TokenTable(loaded.tokenizer, loaded.task, columns),
         metrics=metrics,
+        packs=padded is None,
         points=points,
         stop=stop,
         record=record,
         on_epoch=on_epoch,
         **examples,
     )
+
+
+def why_padded_training(options: FinetuneLmOptions, loaded: Loaded, model: torch.nn.Module) -> str | None:
+    """Return why training batches are padded; None if they are packed."""
+    if loaded.task == "seq2seq":
+        return "sequence-to-sequence models are not computed in packs"
+    if options.pad_to_max_length:
+        return "--pad_to_max_length"
+    # These read the model's own loss, or nothing; others may read the logits of padded batches.
+    others = [loss.__name__ for loss in loss_list(options, "train") if loss not in (OutputsDefaultLoss, KLBaselineLoss)]
+    if others:
+        return f"{others[0]} may read the logits of padded batches"
+    return why_padded(model, loaded.device, "fp32", training=True)
 
 
 # All trials share the model with its adapters, so what changes these cannot be searched.

@@ -27,6 +27,7 @@ from utils.errors import Diverged, UserError
 from utils.evaluation.surprisal import RowWriter, evaluate
 from utils.evaluation.token_table import Row, TokenTable
 from utils.models.adapters import is_adapted
+from utils.models.packing import in_padded_places, pack_language_batch
 from utils.runs.stop import StopFlag
 from utils.training.lm_losses import Losses
 from utils.training.trainer import History, ResumableTrainer, StopCallback, one_gpu, print_line
@@ -96,6 +97,7 @@ class LanguageModelTrainer(ResumableTrainer):
         early_stopping: says when training is over.
         table: makes the rows of the metrics.
         metrics: where they go; None computes none.
+        packs: compute the training batches as rows without padding.
         on_epoch: called with the history after every epoch.
         kwargs: as for `ResumableTrainer`.
     """
@@ -110,6 +112,7 @@ class LanguageModelTrainer(ResumableTrainer):
         early_stopping: EarlyStopping,
         table: TokenTable,
         metrics: RowWriter | None,
+        packs: bool = False,
         on_epoch: Callable[[LmHistory], None] | None = None,
         **kwargs: Any,
     ):
@@ -119,7 +122,7 @@ class LanguageModelTrainer(ResumableTrainer):
         self.model_accepts_loss_kwargs = False
         self.train_examples, self.validation_examples = train, validation
         self.losses, self.modifiers, self.early_stopping = losses, modifiers, early_stopping
-        self.table, self.metrics, self.on_epoch = table, metrics, on_epoch
+        self.table, self.metrics, self.on_epoch, self.packs = table, metrics, on_epoch, packs
         self.best_weights: dict[str, Tensor] | None = None
         self.rows: list[Row] = []
 
@@ -157,10 +160,15 @@ class LanguageModelTrainer(ResumableTrainer):
     ) -> Any:
         """Return the loss of a training batch; its parts and surprisals go to the history and the metrics."""
         batch: Batch = inputs.pop("batch")
-        outputs = model(**inputs)
+        packed = pack_language_batch(inputs, self.model, self.table.task == "lm") if self.packs else None
+        rows = packed.pop("packed_rows") if packed else None
+        outputs = model(**(packed or inputs))
         loss, parts = self.losses["train"](outputs, inputs["labels"])
         where = {"split": "train", "epoch": self.sampler.epoch + 1, "batch": self.batch_number + 1}
-        self._note(where, parts, batch, outputs.logits)
+        logits = outputs.logits
+        if rows is not None and self.metrics:
+            logits = in_padded_places(logits.detach(), rows, tuple(inputs["input_ids"].shape))
+        self._note(where, parts, batch, logits)
         return (loss, outputs) if return_outputs else loss
 
     @property

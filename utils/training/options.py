@@ -260,6 +260,8 @@ def training_arguments(
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,
         logging_strategy="steps",
+        # It reads the loss of every batch, and so waits for the GPU.
+        logging_nan_inf_filter=False,
         disable_tqdm=not sys.stderr.isatty(),
         report_to=options.report_to,
         run_name=run_name,

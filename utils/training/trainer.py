@@ -204,8 +204,9 @@ def print_line(args: TrainingArguments, line: str) -> None:
 class StopCallback(TrainerCallback):
     """Saves a resume point at the end of a step when a signal came, and every half hour.
 
-    A signal may reach one process alone: all agree at the end of every step. A signal in the last step of
-    an epoch, or during an evaluation, takes effect when the epoch is evaluated and saved.
+    A signal may reach one process alone: all agree at the end of a step, about once a second, since asking waits for
+    the GPUs. A signal in the last step of an epoch, or during an evaluation, takes effect when the epoch is evaluated
+    and saved.
 
     Args:
         trainer: whose steps these are.
@@ -216,6 +217,7 @@ class StopCallback(TrainerCallback):
     """
 
     SAVE_SECONDS = 1800
+    ASK_SECONDS = 1.0
 
     def __init__(self, trainer: ResumableTrainer, stop: StopFlag):
         self.trainer = trainer
@@ -223,6 +225,9 @@ class StopCallback(TrainerCallback):
         self.last_save = time.monotonic()
         self.agreed: int | None = None
         self.steps_per_epoch = 0
+        # When the processes have last asked each other, at which step, and at which they do next.
+        self.asked = (time.monotonic(), 0)
+        self.next_question = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -230,6 +235,8 @@ class StopCallback(TrainerCallback):
         self.trainer.began = (time.monotonic(), state.global_step)
         self.steps_per_epoch = -(-len(self.trainer.sampler) // args.gradient_accumulation_steps)
         self.last_save = time.monotonic()
+        self.asked = (self.last_save, state.global_step)
+        self.next_question = state.global_step + 1
 
     @property
     def is_due(self) -> bool:
@@ -239,7 +246,9 @@ class StopCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        signum, due = self._agree(args, self.stop.look(), self.is_due)
+        if args.world_size > 1 and state.global_step < self.next_question:
+            return control
+        signum, due = self._agree(args, self.stop.look(), self.is_due, state.global_step)
         self.agreed = signum or None
         if (signum or due) and state.global_step % self.steps_per_epoch:
             control.should_save = True
@@ -254,17 +263,22 @@ class StopCallback(TrainerCallback):
         self.last_save = time.monotonic()
         if self.agreed is None:
             # A signal during the evaluation, which one process alone may have heard.
-            self.agreed = self._agree(args, self.stop.look(), False)[0] or None
+            self.agreed = self._agree(args, self.stop.look(), False, state.global_step)[0] or None
         if self.agreed is not None:
             if args.world_size > 1:
                 torch.distributed.barrier()
             done = f"at step {state.global_step} of {state.max_steps}; saved, the same command goes on"
             raise Interrupted(self.agreed, f"{name_of(self.agreed)} {done}")
 
-    def _agree(self, args: TrainingArguments, signum: int, due: bool) -> tuple[int, bool]:
-        """Return the highest signal number and whether a save is due on any process."""
+    def _agree(self, args: TrainingArguments, signum: int, due: bool, step: int) -> tuple[int, bool]:
+        """Return the highest signal number and whether a save is due on any process; choose when to ask next."""
         if args.world_size == 1:
             return signum, due
-        flags = torch.tensor([signum, int(due)], device=args.device)
+        before, last = self.asked
+        self.asked = (time.monotonic(), step)
+        milliseconds = 1000 * (self.asked[0] - before) / max(1, step - last)
+        flags = torch.tensor([signum, int(due), int(milliseconds)], device=args.device)
         torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+        # The same number on all processes: the slowest one's steps.
+        self.next_question = step + max(1, round(1000 * self.ASK_SECONDS / max(1, int(flags[2]))))
         return int(flags[0]), bool(flags[1])

@@ -145,6 +145,7 @@ class Evaluator:
         from utils.models import device as machine
         from utils.models.loading import check_vocabulary, classifier_labels, load_classifier
         from utils.models.packing import evaluation_collator
+        from utils.models.weights import convert_weights
 
         machine.keep_freed_memory()
         self.options, self.layout, self.texts = options, layout, texts
@@ -153,6 +154,7 @@ class Evaluator:
         self.precision = machine.choose_precision(options.precision, self.model.config)
         self.tokenizer = load_tokenizer(layout.model)
         check_vocabulary(self.tokenizer, self.model, layout.model)
+        convert_weights(self.model, self.device, self.precision)
         self.collator = evaluation_collator(self.model, self.tokenizer, self.device, self.precision)
         self.registers = classifier_labels(self.model)
 

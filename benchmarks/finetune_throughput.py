@@ -10,6 +10,7 @@ the whole, at most 512 tokens) and the same model with real weights (multilingua
     trainer_expert      batches grouped by length, bf16 where the machine computes in it, the fused AdamW; evaluation
                         sorted by length, in bf16
     packed              this project: no padding
+    int8                evaluation by this project with --precision int8, on CPUs
     length, random      this project with --train_sampling length or random
 
 All train without dropout of attention weights but earlier, trainer and the two whose names end in own_dropout, which
@@ -44,9 +45,10 @@ TASKS = {
         *("earlier", "trainer", "trainer_expert", "trainer_expert_own_dropout"),
         *("packed", "packed_own_dropout", "length", "random"),
     ],
-    "evaluate": ["earlier", "trainer", "trainer_expert", "packed"],
+    "evaluate": ["earlier", "trainer", "trainer_expert", "packed", "int8"],
 }
 OWN_DROPOUT = ("earlier", "trainer", "trainer_expert_own_dropout", "packed_own_dropout")
+OURS = ("packed", "packed_own_dropout", "length", "random", "int8")
 # Dense bf16 peaks in FLOP/s, from NVIDIA's data sheets.
 GPU_PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12, "L40S": 362e12, "A40": 150e12, "RTX 4090": 165e12}
 
@@ -76,11 +78,15 @@ class BenchmarkOptions(CommonOptions):
 
 def main() -> None:
     """Prepare once, run the variants in turn, print the table."""
+    from utils.models.device import choose_device
+
     options = parse_options(BenchmarkOptions, __doc__)
     if options.run_variant:
         print(json.dumps(run_variant(options)))
         return
     names = options.variants or [f"{task}/{variant}" for task, variants in TASKS.items() for variant in variants]
+    if choose_device().type == "cuda":
+        names = [name for name in names if name != "evaluate/int8"]
     with tempfile.TemporaryDirectory() as folder:
         mean_length = prepare(options, Path(folder))
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
@@ -186,7 +192,7 @@ def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
     set_seed(0)
     labels = list(open_corpus(options.corpus_path).registers)
     model = build_classifier(checkpoint(options), labels, None if variant in OWN_DROPOUT else 0.0).to(device)
-    meter = Meter(device)
+    meter = Meter.of(model, device)
     part = "train_grouped" if task == "train" and variant.startswith("trainer_expert") else task
     with tempfile.TemporaryDirectory() as scratch:
         setting = Setting(
@@ -200,7 +206,7 @@ def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
             scratch=Path(scratch),
             meter=meter,
         )
-        if options.profile and variant in ("packed", "packed_own_dropout", "length", "random"):
+        if options.profile and variant in OURS:
             with torch.profiler.profile() as profiler:
                 run(task, variant, setting)
             print(f"{task}/{variant}\n{profiler.key_averages().table('self_cpu_time_total', row_limit=18)}")
@@ -212,7 +218,7 @@ def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     peak = next((peak for known, peak in GPU_PEAKS.items() if known in name), None)
     return {
-        **meter.figures(model, options.started, task == "train"),
+        **meter.figures(options.started, task == "train"),
         "peak_memory_bytes": memory,
         "precision": precision,
         "device": name,

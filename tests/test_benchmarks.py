@@ -1,5 +1,6 @@
 """Every benchmark runs, on tiny inputs; what they measure is for the machines that they are run on."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,14 +12,16 @@ from tests.factories import PROJECT
 
 TINY = {
     "finetune_throughput": [
-        *("--langs", "en", "fr", "--rounds", "1", "--train_steps", "1", "--eval_texts", "64"),
-        *("--layers", "1", "--hidden_size", "32"),
+        *("--langs", "en", "fr", "--rounds", "1", "--train_steps", "2", "--batch_size", "8", "--eval_texts", "72"),
+        *("--max_length", "64", "--json", "speed.json", "--figure", "speed.png", "--profile"),
     ],
     "masking_cost": ["--layers", "1", "--width", "64", "--batches", "2"],
     "figures": ["--train_sets", "1", "--eval_langs", "2"],
 }
 SAYS = {
-    "finetune_throughput": r"train/ours, attn 0 +\d+\.\d\d +\d+\.\d% +\d+\.\d\dGB +\d+\.\d\d +\d+\.\d\d",
+    "finetune_throughput": (
+        r"train/packed +\d+\.\d\d +[\d,]+ +0\.0% +\d+\.\d\dGB +\d+\.\ds +\d+\.\d% +\d+\.\d\d +\d+\.\d\d-\d+\.\d\d\n"
+    ),
     "masking_cost": r"mask_random_spans +\d+\.\d\d ms, step +\d+\.\d ms: +\d+\.\d\d%",
     "figures": r"3 models with 3 panels each.*\n1 processor +\d+\.\d s\n",
 }
@@ -31,8 +34,9 @@ def test_there_is_a_run_of_every_benchmark():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_the_benchmark_runs_and_reports(inputs, name):
+    model = ["--checkpoint", str(inputs.registry.parent / "tiny-xlmr")] if name == "finetune_throughput" else []
     done = subprocess.run(
-        [sys.executable, PROJECT / "benchmarks" / f"{name}.py", *TINY[name]],
+        [sys.executable, PROJECT / "benchmarks" / f"{name}.py", *TINY[name], *model],
         cwd=inputs.folder,
         env=os.environ | inputs.environment,
         capture_output=True,
@@ -41,3 +45,25 @@ def test_the_benchmark_runs_and_reports(inputs, name):
     )
     assert done.returncode == 0, done.stderr
     assert re.search(SAYS[name], done.stdout), done.stdout
+    if name == "finetune_throughput":
+        check_figures(inputs.folder, done.stdout)
+
+
+def check_figures(folder, output):
+    """What finetune_throughput.py writes for others to read."""
+    figures = json.loads((folder / "speed.json").read_text())
+    train = ("earlier", "trainer", "trainer_expert", "trainer_expert_own_dropout")
+    assert set(figures["train"]) == {*train, "packed", "packed_own_dropout", "length", "random"}
+    assert set(figures["evaluate"]) == {"earlier", "trainer", "trainer_expert", "packed", "int8"}
+    wanted = {"texts_per_second", "tokens_per_second", "padding", "peak_memory_bytes", "ratio_to_expert"}
+    for task, variants in figures.items():
+        for variant, row in variants.items():
+            assert wanted <= set(row), f"{task}/{variant}"
+            assert row["tokens_per_second"] > row["texts_per_second"] > 0
+            assert (row["padding"] == 0) is (variant in ("packed", "packed_own_dropout", "int8"))
+        assert variants["trainer_expert"]["ratio_to_expert"] == 1
+    # Against the expert's Trainer with the same dropout.
+    own = figures["train"]["packed_own_dropout"], figures["train"]["trainer_expert_own_dropout"]
+    assert own[0]["ratio_to_expert"] == pytest.approx(own[0]["tokens_per_second"] / own[1]["tokens_per_second"])
+    assert (folder / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert "_TextAttentionBackward" in output, "where the time goes"

@@ -240,7 +240,7 @@ def test_the_whole_chain_on_real_texts(real_corpus, tmp_path, invoke, monkeypatc
 def test_what_a_result_says_of_how_it_came_about(model, invoke):
     """The same command computes in bf16 on one machine and in fp32 on the next."""
     command = ["--model_name", "tiny", "--train_langs", "en-fr", "--eval_langs", "es", "--force"]
-    for precision in ("fp32", "bf16"):
+    for precision in ("int8", "fp32", "bf16"):
         status, output, errors = invoke(evaluate, *command, "--precision", precision)
         assert status == 0, errors
         result = read_json(model.folder / "outputs/tiny-en-fr/eval/es.json")

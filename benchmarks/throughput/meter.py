@@ -13,6 +13,8 @@ class Meter:
 
     Attributes:
         device: whose work is waited for.
+        weights: numbers in the model's matrices that every token meets.
+        config: of the model.
         ends: when each step ended.
         tokens: of each step, padding not counted.
         padded: of each step, padding included.
@@ -20,10 +22,18 @@ class Meter:
     """
 
     device: torch.device
+    weights: int
+    config: Any
     ends: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     padded: list[int] = field(default_factory=list)
     squares: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, model: Any, device: torch.device) -> "Meter":
+        """Return a meter for a model as it was loaded."""
+        sizes = [p.numel() for name, p in model.named_parameters() if "embedding" not in name]
+        return cls(device, sum(sizes), model.config)
 
     def step(self, batches: list[dict[str, Any]]) -> None:
         """Note a step that has just been computed, of these batches."""
@@ -38,16 +48,14 @@ class Meter:
             sum(batch.get("packed_rows", batch["attention_mask"]).numel() for batch in batches),
         )
 
-    def figures(self, model: Any, started: float, training: bool) -> dict[str, float]:
+    def figures(self, started: float, training: bool) -> dict[str, float]:
         """Return the figures of the run: tokens per second, padding, FLOPs per second that the model asks for, seconds
         to the end of the first step since `started`."""
         seconds = self.ends[-1] - self.ends[0]
         tokens = sum(self.tokens[1:])
-        config = model.config
-        body = sum(p.numel() for name, p in model.named_parameters() if "embedding" not in name)
         # 2 FLOPs per weight and token, attention scores and values; the backward pass costs twice the forward pass.
-        attention = 4 * config.num_hidden_layers * config.hidden_size * sum(self.squares[1:])
-        flops = (2 * body * tokens + attention) * (3 if training else 1)
+        attention = 4 * self.config.num_hidden_layers * self.config.hidden_size * sum(self.squares[1:])
+        flops = (2 * self.weights * tokens + attention) * (3 if training else 1)
         return {
             "tokens_per_second": tokens / seconds,
             "padding": 1 - tokens / sum(self.padded[1:]),

@@ -15,6 +15,7 @@ from utils.evaluation.inference import predict_logits
 from utils.models.attention import use_cpu_dropout
 from utils.models.device import keep_freed_memory
 from utils.models.packing import evaluation_collator
+from utils.models.weights import convert_weights
 from utils.runs.resume_points import ResumePoints
 from utils.runs.stop import StopFlag
 from utils.training.classifier_losses import ClassificationLoss
@@ -22,9 +23,6 @@ from utils.training.classifier_options import FinetuneOptions
 from utils.training.classifier_trainer import ClassifierTrainer
 from utils.training.options import training_arguments
 from utils.training.steps import choose_batches
-
-# Variants that train with the model's own dropout of attention; ours and the expert's Trainer have the other too.
-OWN_DROPOUT = ("earlier", "trainer", "trainer_expert_own_dropout", "packed_own_dropout")
 
 
 @dataclass
@@ -190,11 +188,13 @@ def train_ours(setting: Setting, sampling: str) -> None:
     trainer.train()
 
 
-def evaluate_ours(setting: Setting) -> None:
+def evaluate_ours(setting: Setting, precision: str | None = None) -> None:
     """What evaluate.py does."""
     keep_freed_memory()
-    collator = evaluation_collator(setting.model, setting.tokenizer, setting.device, setting.precision)
-    predict_logits(setting.model, setting.dataset, collator, setting.device, precision=setting.precision)
+    precision = precision or setting.precision
+    convert_weights(setting.model, setting.device, precision)
+    collator = evaluation_collator(setting.model, setting.tokenizer, setting.device, precision)
+    predict_logits(setting.model, setting.dataset, collator, setting.device, precision=precision)
 
 
 VARIANTS: dict[str, dict[str, Callable[[Setting], None]]] = {
@@ -213,6 +213,7 @@ VARIANTS: dict[str, dict[str, Callable[[Setting], None]]] = {
         "trainer": evaluate_trainer,
         "trainer_expert": evaluate_expert,
         "packed": evaluate_ours,
+        "int8": partial(evaluate_ours, precision="int8"),
     },
 }
 

@@ -80,9 +80,9 @@ def train_token_budget(model: torch.nn.Module, device: torch.device) -> int:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the autocast context of a precision; for fp32 one that does nothing."""
+    """Return the autocast context of a precision; for fp32 and int8 one that does nothing."""
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
+    return torch.autocast(device.type, dtype=dtype, enabled=precision in ("bf16", "fp16"))
 
 
 def keep_freed_memory() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.models.registry import ModelSpec
-from utils.runs.files import locked, write_text
+from utils.runs.files import locked, read_json, write_text
 from utils.runs.layout import RunLayout
 from utils.runs.shapes import read_evaluation, read_record, read_report
 
@@ -87,6 +87,7 @@ def classifier_card(
         f"# {layout.name}",
         f"{_name(base)}, fine-tuned{adapters} on {' and '.join(langs)} to classify the {what} "
         f"of texts: {', '.join(map(plain, registers))}.",
+        *_use(layout, options),
         "## Results",
         _results(report, evaluations, langs),
         "## Training data",
@@ -101,6 +102,18 @@ def classifier_card(
     if evaluations:
         metadata["model-index"] = [{"name": layout.name, "results": [_index_entry(result) for result in evaluations]}]
     return _card(metadata, sections)
+
+
+def _use(layout: RunLayout, options: dict[str, Any]) -> list[str]:
+    """Return what must be known to use a model that transformers alone would load as another."""
+    if options.get("pooling") != "mean" or read_json(layout.model / "config.json").get("model_type") == "modernbert":
+        return []
+    return [
+        "## Use",
+        "Its head reads the mean of all tokens (`classifier_pooling` in config.json). transformers' own class would give "
+        "it the first token, and with it other predictions: load the model with `load_classifier` of "
+        "`utils.models.loading`, from register-finetuning.",
+    ]
 
 
 def language_model_card(

@@ -10,6 +10,7 @@ from utils.cli.options import (
     EFFORT,
     HYPERPARAMETER,
     IDENTITY,
+    MEMORY,
     MODEL,
     PLACE,
     SEARCH,
@@ -124,6 +125,13 @@ class EvaluateOptions(ComputeOptions, ClassifierOptions):
     GROUP: ClassVar[str] = MODEL
     GROUP_TITLES: ClassVar[dict[str, str]] = {MODEL: "what to evaluate"}
 
+    precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = option(  # type: ignore[assignment]
+        "auto",
+        "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at "
+        "least 256 wide, else fp32; int8 is faster still on CPUs and rounds the scores a little",
+        role=HYPERPARAMETER,
+        group=MEMORY,
+    )
     eval_lang: str | None = option(None, "language to evaluate on", metavar="LANG")
     eval_langs: list[str] | None = option(None, "languages to evaluate on, or all", metavar="LANG")
     force: bool = option(False, "evaluate again what has been evaluated already", role=EFFORT)

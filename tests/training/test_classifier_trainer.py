@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -200,6 +201,32 @@ def test_a_run_that_goes_on_keeps_its_precision(inputs, invoke, monkeypatch):
     content = json.loads(record.read_text())
     assert (content["status"], content["precision"]) == ("complete", "bf16")
     assert chosen == ["fp32"], "it was not asked again"
+
+
+@pytest.mark.parametrize("slow_disk", [False, True])
+def test_short_epochs_are_saved_only_if_they_are_the_best_or_the_last(inputs, invoke, monkeypatch, slow_disk):
+    """On a GPU an epoch of a small corpus takes a second, and saving a large model ten."""
+    from utils.runs.resume_points import ResumePoints
+
+    scores = iter([0.5, 0.4, 0.3, 0.6, 0.2, 0.1])
+    stock_metrics, stock_seal = classifier_trainer.classification_metrics, ResumePoints.seal
+    saved = []
+
+    def scripted(*arguments):
+        return stock_metrics(*arguments) | {"macro_f1": next(scores)}
+
+    def seal(self, point):
+        saved.append(point.name)
+        if slow_disk:
+            time.sleep(3)
+        return stock_seal(self, point)
+
+    monkeypatch.setattr(classifier_trainer, "classification_metrics", scripted)
+    monkeypatch.setattr(ResumePoints, "seal", seal)
+    output = train(invoke, *FAST, "--num_epochs", "6")
+    epochs = [int(name.partition("-")[2]) // 6 for name in saved]
+    assert epochs == ([1, 4, 6] if slow_disk else [1, 2, 3, 4, 5, 6])
+    assert "best epoch 4 of 6" in output
 
 
 def test_the_best_epoch_is_kept_and_reported(inputs, invoke, monkeypatch):

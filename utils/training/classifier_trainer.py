@@ -190,10 +190,15 @@ class EpochRecorder(TrainerCallback):
         self.trainer = trainer
         self.started = 0.0
         self.learning_rate = None
+        # Whether the epoch has been saved, and what saving one took.
+        self.saved = False
+        self.save_seconds = 0.0
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self.saved:
+            self.save_seconds = time.monotonic() - self.started
         self.started = time.monotonic()
 
     def on_optimizer_step(
@@ -252,8 +257,10 @@ class EpochRecorder(TrainerCallback):
         validation = epoch["validation"]
         validation["seconds"] = validation.pop("runtime", None)
         history.end_epoch(epoch)
+        control.should_save = control.should_save and self._is_worth_saving(args, state, control)
         self.trainer.note_progress()
         self.started = time.monotonic()
+        self.saved = False
         if state.is_world_process_zero:
             loss = "" if epoch["loss"] is None else f"loss {epoch['loss']:.4f}, "
             line = (
@@ -262,6 +269,26 @@ class EpochRecorder(TrainerCallback):
                 f"({epoch['seconds']:.0f} s + {validation['seconds']:.0f} s); {self.trainer.clock(state)}"
             )
             print_line(args, line)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.saved = True
+
+    def _is_worth_saving(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> bool:
+        """Return whether to save a resume point: not of an epoch that took less time than saving it would.
+
+        The best one so far is always saved, since training may end with its weights, and the last one, which is kept
+        where the user wants it.
+        """
+        epochs = self.trainer.history.epochs
+        *earlier, score = (epoch["validation"]["macro_f1"] for epoch in epochs)
+        last = control.should_training_stop or state.global_step >= state.max_steps
+        if last or score > max(earlier, default=-1.0):
+            return True
+        quick = torch.tensor(epochs[-1]["seconds"] < self.save_seconds, dtype=torch.float32, device=args.device)
+        if args.world_size > 1:
+            # Times differ between processes, and all of them take part in saving.
+            torch.distributed.all_reduce(quick)
+        return float(quick) < args.world_size
 
 
 class EpochReport(TrainerCallback):

@@ -75,6 +75,29 @@ def test_everything_it_writes(here, invoke, kind, function):
     assert {int(row["item"]) for row in results} == {10 * index for index in range(14)}
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+def test_packed_batches_train_as_padded_ones_do(here, invoke, kind):
+    """The same losses and the same surprisals in the same rows, without dropout."""
+    shutil.copytree(kind, "without")
+    config = json.loads(Path("without/config.json").read_text())
+    rates = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob")
+    Path("without/config.json").write_text(json.dumps(config | dict.fromkeys(rates, 0.0)))
+    common = ["--model_name_or_path", "without", *TRAIN, "--epochs", "2"]
+    tables = []
+    for how, padding in (("packed without padding", []), ("padded (--pad_to_max_length)", ["--pad_to_max_length"])):
+        status, output, errors = invoke(finetune_lm, *common, *padding, "--output_dir", how.split()[0])
+        assert status == 0, errors
+        assert f"training batches: {how}" in output
+        (written,) = (here / how.split()[0]).rglob("metrics.csv.gz")
+        tables.append(rows_of(written))
+    packed, padded = tables
+    assert len(packed) == len(padded) > 100
+    for ours, expected in zip(packed, padded, strict=True):
+        assert (ours["token"], ours["item"]) == (expected["token"], expected["item"])
+        for name in ("surprisal_bits", "loss"):
+            assert float(ours[name]) == pytest.approx(float(expected[name]), rel=1e-3, abs=1e-4)
+
+
 def test_surprisals_are_those_of_the_best_model(here, invoke):
     """Trained so that it gets worse, the first epoch's model is saved and tested."""
     status, _, err = invoke(

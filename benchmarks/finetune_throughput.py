@@ -15,18 +15,22 @@ the whole, at most 512 tokens) and the same model with real weights (multilingua
 
 All train without dropout of attention weights but earlier, trainer and the two whose names end in own_dropout, which
 keep the model's own. Where a machine has no bf16, nothing is computed in it. Texts per second are tokens per second by
-the mean length of the sample's texts; the first step of every run is not counted, but its time is shown: it has the
-imports and the model's loading in it. The ratio to the expert's Trainer is that of two runs of one round, with the
-same dropout; the table shows the median and the range over rounds.
+the mean length of the sample's texts; the first step of every run is not counted, but its time is shown, with the
+model's loading in it and without the imports, which are the same for all. The ratio to the expert's Trainer is that of
+two runs of one round, with the same dropout; the table shows the median and the range over rounds.
 """
 
-import json
+import contextlib
+import io
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,9 +75,6 @@ class BenchmarkOptions(CommonOptions):
     json: str | None = option(None, "write all figures to this file", metavar="FILE")
     figure: str | None = option(None, "draw the ratios into this PNG file", metavar="FILE")
     profile: bool = option(False, "also print where the time of this project's variants goes")
-    run_variant: str | None = option(None, "internal: run one variant and print its figures as JSON")
-    folder: str | None = option(None, "internal: where the tokenized texts are")
-    started: float = option(0.0, "internal: when the process was started")
 
 
 def main() -> None:
@@ -81,9 +82,6 @@ def main() -> None:
     from utils.models.device import choose_device
 
     options = parse_options(BenchmarkOptions, __doc__)
-    if options.run_variant:
-        print(json.dumps(run_variant(options)))
-        return
     names = options.variants or [f"{task}/{variant}" for task, variants in TASKS.items() for variant in variants]
     if choose_device().type == "cuda":
         names = [name for name in names if name != "evaluate/int8"]
@@ -92,11 +90,13 @@ def main() -> None:
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for turn in range(options.rounds):
             for name, figures in rounds.items():
-                figures.append(measure(name, folder, options.profile and turn == options.rounds - 1))
+                profile = options.profile and turn == options.rounds - 1 and name.partition("/")[2] in OURS
+                figures.append(in_its_own_process(measure, options, name, Path(folder), profile))
                 figures[-1]["texts_per_second"] = figures[-1]["tokens_per_second"] / mean_length
                 print(f"round {turn + 1}: {name}: {figures[-1]['texts_per_second']:.2f} texts/s", file=sys.stderr)
     summary = summarize(rounds)
     report(rounds, summary)
+    print(f"imports before the first step: {import_seconds():.1f} s")
     if options.json:
         write_json(Path(options.json), summary)
         print(f"figures of all variants   {options.json}")
@@ -105,18 +105,20 @@ def main() -> None:
         print(f"figure                    {options.figure}")
 
 
-def measure(name: str, folder: str, profile: bool) -> dict[str, Any]:
-    """Run one variant in a process of its own."""
-    given = [argument for argument in sys.argv[1:] if argument != "--profile"]
-    command = [sys.executable, __file__, *given, "--run_variant", name, "--folder", folder]
-    command += ["--started", str(time.time()), *(["--profile"] if profile else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(f"{name} ended with status {done.returncode}")
-    *lines, last = done.stdout.splitlines()
-    if profile:
-        print("\n".join(lines))
-    return json.loads(last)
+def in_its_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a new process, in which nothing was done but importing the libraries."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.throughput.variants"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def import_seconds() -> float:
+    """Return how long a new process takes to import the libraries."""
+    started = time.monotonic()
+    command = [sys.executable, "-c", "import benchmarks.throughput.variants"]
+    subprocess.run(command, check=True, cwd=Path(__file__).resolve().parent.parent)
+    return time.monotonic() - started
 
 
 def checkpoint(options: BenchmarkOptions) -> Path:
@@ -174,8 +176,9 @@ def grouped(lengths: Any, options: BenchmarkOptions) -> Any:
     return steps[[spaced[middle], *np.delete(spaced, middle)]].reshape(-1)
 
 
-def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
+def measure(options: BenchmarkOptions, name: str, folder: Path, profile: bool) -> dict[str, Any]:
     """Run one variant; returns its figures."""
+    started = time.time()
     import datasets
     import torch
     from transformers import set_seed
@@ -186,7 +189,7 @@ def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
     from utils.models import device as machine
     from utils.models.loading import build_classifier, load_config
 
-    task, variant = options.run_variant.split("/")
+    task, _, variant = name.partition("/")
     device = machine.choose_device()
     precision = machine.choose_precision("auto", load_config(checkpoint(options)))
     set_seed(0)
@@ -198,7 +201,7 @@ def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
         setting = Setting(
             model=model,
             tokenizer=load_tokenizer(checkpoint(options)),
-            dataset=datasets.load_from_disk(str(Path(options.folder) / part)),
+            dataset=datasets.load_from_disk(str(folder / part)),
             batch_size=options.batch_size,
             max_length=options.max_length,
             precision=precision,
@@ -206,22 +209,23 @@ def run_variant(options: BenchmarkOptions) -> dict[str, Any]:
             scratch=Path(scratch),
             meter=meter,
         )
-        if options.profile and variant in OURS:
-            with torch.profiler.profile() as profiler:
-                run(task, variant, setting)
-            print(f"{task}/{variant}\n{profiler.key_averages().table('self_cpu_time_total', row_limit=18)}")
-        else:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            torch.profiler.profile() if profile else contextlib.nullcontext() as profiler,
+        ):
             run(task, variant, setting)
+        if profile:
+            print(f"{task}/{variant}\n{profiler.key_averages().table('self_cpu_time_total', row_limit=18)}", flush=True)
     memory = machine.peak_memory_bytes(device)
     on_gpu = device.type == "cuda"
-    name = torch.cuda.get_device_name() if on_gpu else machine.describe_device(device)
+    machine_name = torch.cuda.get_device_name() if on_gpu else machine.describe_device(device)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    peak = next((peak for known, peak in GPU_PEAKS.items() if known in name), None)
+    peak = next((peak for known, peak in GPU_PEAKS.items() if known in machine_name), None)
     return {
-        **meter.figures(options.started, task == "train"),
+        **meter.figures(started, task == "train"),
         "peak_memory_bytes": memory,
         "precision": precision,
-        "device": name,
+        "device": machine_name,
         "matmul_flops_per_second": peak or matmul_peak(dtype, device),
     }
 

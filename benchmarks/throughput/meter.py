@@ -66,7 +66,7 @@ class Meter:
 
 def matmul_peak(dtype: torch.dtype, device: torch.device) -> float:
     """Return the FLOPs per second of a product of large matrices on this machine."""
-    size = 8192 if device.type == "cuda" else 3072
+    size = 8192 if device.type == "cuda" else 2048
     first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     times = []
     for _ in range(4):

@@ -1,10 +1,13 @@
 """The CPU's attention computes what the stock attention does, in every family of models and whatever it is given."""
 
 import copy
+from unittest.mock import patch
 
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import finetune
 from utils.models import attention
@@ -50,12 +53,12 @@ def results(model, batch):
 @pytest.mark.parametrize("head", ["classifier", "language model"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_logits_and_gradients_are_those_of_the_stock_attention(name, head):
-    settings, rates = FAMILIES[name]
+    shape, rates = FAMILIES[name]
     more = {"num_labels": 3} if head == "classifier" else {}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 0}
     if name == "ModernBert":
         special |= {"cls_token_id": 1, "sep_token_id": 2}
-    config = getattr(transformers, f"{name}Config")(**settings, **dict.fromkeys(rates, RATE), **special, **more)
+    config = getattr(transformers, f"{name}Config")(**shape, **dict.fromkeys(rates, RATE), **special, **more)
     classes = {
         "classifier": transformers.AutoModelForSequenceClassification,
         "language model": transformers.AutoModelForSeq2SeqLM
@@ -87,6 +90,32 @@ def test_logits_and_gradients_are_those_of_the_stock_attention(name, head):
     scale = max(gradient.abs().max() for gradient in gradients.values())
     for parameter, gradient in gradients.items():
         torch.testing.assert_close(own[parameter], gradient, atol=float(scale) * 1e-5, rtol=1e-4, msg=parameter)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.sampled_from([1, 2, 3, 5, 8, 8, 8, 13]), min_size=1, max_size=9),
+    heads=st.integers(1, 3),
+    causal=st.booleans(),
+    window=st.sampled_from([None, 1, 3, 8]),
+    block=st.sampled_from([1, 100, 10_000]),
+    short=st.sampled_from([0, 100, 10_000]),
+)
+def test_texts_are_alone_however_they_are_cut_into_blocks(lengths, heads, causal, window, block, short):
+    tensors = [torch.randn(sum(lengths), heads, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    with patch.object(attention, "BLOCK_SIZE", block), patch.object(attention, "SHORT_SIZE", short):
+        found = attention._TextAttention.apply(*tensors, attention.Texts(lengths, causal, window), 0.0, 0.5)
+        gradients = torch.autograd.grad(found.square().sum(), tensors)
+    parts = []
+    for query, key, value in zip(*(tensor.split(lengths) for tensor in tensors), strict=True):
+        distance = torch.arange(len(query))[:, None] - torch.arange(len(query))
+        seen = (distance >= (0 if causal else -len(query))) & (distance.abs() < (window or len(query)))
+        scores = torch.einsum("qhd,khd->hqk", query, key) * 0.5
+        parts.append(torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, -1e300).softmax(-1), value))
+    expected = torch.cat(parts)
+    torch.testing.assert_close(found, expected)
+    for ours, stocks in zip(gradients, torch.autograd.grad(expected.square().sum(), tensors), strict=True):
+        torch.testing.assert_close(ours, stocks)
 
 
 def stock(*arguments, **kwargs):

@@ -94,6 +94,7 @@ def test_attention_and_its_gradients_equal_the_plain_formula(monkeypatch, masked
     monkeypatch.setattr(attention, "keep_factors", lambda *_: (next(draws), 1 / 0.7))
     # One text at a time, without a mask too.
     monkeypatch.setattr(attention, "BLOCK_SIZE", 4 * 6 * 6)
+    monkeypatch.setattr(attention, "SHORT_SIZE", 0)
     output, _ = attention_forward(
         torch.nn.Module(), query, key, value, given, dropout=0.3, scaling=0.5, is_causal=False
     )

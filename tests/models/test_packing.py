@@ -71,6 +71,28 @@ def test_logits_and_gradients_are_those_of_the_padded_batch(name, checkpointed):
     torch.testing.assert_close(results(ours, padded)[0], expected[0], atol=1e-6, rtol=1e-6)
 
 
+def test_nanogpts_models_too():
+    """GPT-2 with the exact GELU, which their conversion makes of them."""
+    stock, ours = make_pair("GPT2", activation_function="gelu")
+    padded, packed = both_batches(stock.config)
+    assert_same(results(ours.eval(), packed), results(stock.eval(), padded))
+
+
+def test_models_with_adapters_too():
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    stock = transformers.AutoModelForSequenceClassification.from_config(
+        classifier_config("XLMRoberta", initializer_range=0.2)
+    )
+    settings = LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"], init_lora_weights=False)
+    adapted = get_peft_model(stock, settings).eval()
+    ours = copy.deepcopy(adapted)
+    use_packing(ours)
+    padded, packed = both_batches(stock.config)
+    assert_same(results(ours, packed), results(adapted, padded))
+
+
 @pytest.mark.parametrize("name", ["XLMRoberta", "ModernBert", "GPT2"])
 def test_a_text_is_alone_in_its_pack(name):
     """Its logits are the same whatever stands beside it."""

@@ -7,7 +7,7 @@ backward kernel for CPUs takes four times as long in bf16, and with dropout seve
 texts that are packed go to `torch.nn.attention.varlen.varlen_attn`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from utils.models.dropout import CpuDropout, keep_factors
 ATTENTION = "text_by_text"
 # Numbers in the largest matrix of a block: 4 MB in float32, which processors keep near.
 BLOCK_SIZE = 2**20
+# Texts are so short that several are computed at once, each seeing itself alone, if their matrix has no more numbers:
+# what it has too many costs less than a further block.
+SHORT_SIZE = 2**17
 # Keywords that models pass on and that the stock attention does not read either; `is_causal` is read here too.
 WITHOUT_EFFECT = (
     *("is_causal", "position_ids", "output_attentions", "output_hidden_states", "use_cache", "return_dict"),
@@ -43,41 +46,53 @@ class Texts:
             all texts are of one length then.
     """
 
-    lengths: Sequence[int]
+    lengths: list[int]
     causal: bool = False
     window: int | None = None
     masks: torch.Tensor | None = None
 
     def blocks(self, heads: int) -> Iterator["Block"]:
-        """Cut texts and heads into blocks: texts of one length that stand together, or some heads of a long text."""
+        """Cut texts and heads into blocks: a text, some heads of a long one, several of one length, or short ones."""
         row = first = 0
         while first < len(self.lengths):
-            length = self.lengths[first]
-            most = 1 if self.masks is not None else max(1, BLOCK_SIZE // (heads * length**2))
-            count = 1
-            while count < most and first + count < len(self.lengths) and self.lengths[first + count] == length:
-                count += 1
-            at_once = heads if count > 1 else max(1, min(heads, BLOCK_SIZE // length**2))
+            equal, short = self._how_many(first, heads)
+            rows = sum(self.lengths[first : first + max(equal, short)])
+            length = rows if short > equal else self.lengths[first]
+            at_once = heads if max(equal, short) > 1 else max(1, min(heads, BLOCK_SIZE // length**2))
             for head in range(0, heads, at_once):
-                yield Block(
-                    rows=slice(row, row + count * length),
-                    heads=slice(head, min(head + at_once, heads)),
-                    length=length,
-                    mask=self._mask(first, length, slice(head, min(head + at_once, heads))),
-                )
-            row += count * length
-            first += count
+                some = slice(head, min(head + at_once, heads))
+                mask = self._mask(self.lengths[first : first + short] if short > equal else [length])
+                if self.masks is not None:
+                    mask = self.masks[first]
+                    mask = mask[some] if len(mask) > 1 else mask
+                yield Block(slice(row, row + rows), some, length, mask)
+            row += rows
+            first += max(equal, short)
 
-    def _mask(self, index: int, length: int, heads: slice) -> torch.Tensor | None:
-        """Return the mask of a block, which broadcasts over [heads, length, length]."""
+    def _how_many(self, first: int, heads: int) -> tuple[int, int]:
+        """Return how many texts from this one on are of its length, and how many are short; each at most a block's."""
         if self.masks is not None:
-            mask = self.masks[index]
-            return mask[heads] if len(mask) > 1 else mask
-        if not self.causal and (self.window is None or self.window >= length):
+            return 1, 1
+        lengths, length = self.lengths, self.lengths[first]
+        equal = 1
+        while lengths[first + equal : first + equal + 1] == [length] and heads * (equal + 1) * length**2 <= BLOCK_SIZE:
+            equal += 1
+        short, total = 1, length
+        while first + short < len(lengths) and heads * (total + lengths[first + short]) ** 2 <= SHORT_SIZE:
+            total += lengths[first + short]
+            short += 1
+        return equal, short
+
+    def _mask(self, lengths: list[int]) -> torch.Tensor | None:
+        """Return the mask of texts that stand together, which broadcasts over [heads, tokens, tokens]."""
+        total = sum(lengths)
+        if len(lengths) == 1 and not self.causal and (self.window is None or self.window >= total):
             return None
-        places = torch.arange(length)
+        places, text = torch.arange(total), torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
         distance = places[:, None] - places
-        allowed = distance >= 0 if self.causal else torch.ones(length, length, dtype=torch.bool)
+        allowed = text[:, None] == text
+        if self.causal:
+            allowed &= distance >= 0
         return allowed if self.window is None else allowed & (distance.abs() < self.window)
 
 

@@ -15,6 +15,7 @@ import finetuning_generator
 import grid_search
 import post_eval
 import run_pipeline
+from benchmarks.finetune_throughput import BenchmarkOptions
 from tests.factories import PROJECT, README
 from utils.cli.parser import OptionParser
 from utils.data import language_database, transcribe
@@ -146,6 +147,7 @@ def submit_options():
 def test_every_option_of_finetune_named_in_the_readme_exists():
     known = {f"--{field.name}" for options in OPTIONS.values() for field in fields(options)}
     known |= {"--help", "--debug", "--option_name", "--option-name", "--base_dir", "--nproc-per-node"}
+    known |= {f"--{field.name}" for field in fields(BenchmarkOptions)}
     known |= submit_options() | SBATCH_OPTIONS
     named = {name.split(".")[0] for name in re.findall(r"--[a-z][a-z0-9_.-]+", README)}
     assert named <= known, named - known

@@ -71,6 +71,21 @@ def test_logits_and_gradients_are_those_of_the_padded_batch(name, checkpointed):
     torch.testing.assert_close(results(ours, padded)[0], expected[0], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["XLMRoberta", "ModernBert", "Llama"])
+def test_packs_in_bf16_are_as_close_as_padded_batches_are(name):
+    """Rotary positions leave queries and keys in float32 beside values in bf16."""
+    stock, ours = make_pair(name)
+    padded, packed = both_batches(stock.config)
+    with torch.no_grad():
+        exact = stock.eval()(**padded).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = results(stock, padded)
+        found = results(ours.eval(), packed)
+    spread = (rounded[0].float() - exact).abs().max()
+    assert (found[0].float() - exact).abs().max() < 3 * spread + 0.01
+    assert all(gradient.isfinite().all() for gradient in found[1].values())
+
+
 def test_nanogpts_models_too():
     """GPT-2 with the exact GELU, which their conversion makes of them."""
     stock, ours = make_pair("GPT2", activation_function="gelu")

@@ -118,7 +118,10 @@ class TrainingOptions(ComputeOptions, RestartOptions, RegistryOptions, CommonOpt
         None, "stop after so many epochs without a better validation macro F1", minimum=1, metavar="EPOCHS"
     )
     attention_dropout: float | None = option(
-        None, "dropout of attention weights; without it the model's own; 0 is much faster on CPUs", minimum=0, below=1
+        None,
+        "dropout of attention weights; without it the model's own; 0 is faster, and on GPUs wanted for packed texts",
+        minimum=0,
+        below=1,
     )
     max_length: int | None = option(
         None,

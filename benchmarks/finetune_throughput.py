@@ -44,6 +44,7 @@ from utils.cli.script import run_script
 from utils.data.corpus_load import DEFAULT_CORPUS, open_corpus
 from utils.runs.files import atomic_path, write_json
 
+PROJECT = Path(__file__).resolve().parent.parent
 TASKS = {
     "train": [
         *("earlier", "trainer", "trainer_expert", "trainer_expert_own_dropout"),
@@ -79,6 +80,8 @@ class BenchmarkOptions(CommonOptions):
 
 def main() -> None:
     """Prepare once, run the variants in turn, print the table."""
+    # The server of processes looks for what it imports in advance on no other path than its own.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     from utils.models.device import choose_device
 
     options = parse_options(BenchmarkOptions, __doc__)
@@ -117,7 +120,7 @@ def import_seconds() -> float:
     """Return how long a new process takes to import the libraries."""
     started = time.monotonic()
     command = [sys.executable, "-c", "import benchmarks.throughput.variants"]
-    subprocess.run(command, check=True, cwd=Path(__file__).resolve().parent.parent)
+    subprocess.run(command, check=True)
     return time.monotonic() - started
 
 
@@ -127,7 +130,7 @@ def checkpoint(options: BenchmarkOptions) -> Path:
         return Path(options.checkpoint)
     from demo.e5 import checkpoint as e5
 
-    folder = Path(__file__).resolve().parent.parent / "demo" / "build"
+    folder = PROJECT / "demo" / "build"
     folder.mkdir(parents=True, exist_ok=True)
     return e5(folder)
 

@@ -23,11 +23,31 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     """With several workers, keep a file's tests on one of them; those on Slurm share one cluster."""
     from xdist.scheduler import LoadFileScheduling
 
+    # By their number of tests otherwise, which says little of their time.
+    config.option.loadscopereorder = False
+
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return "slurm" if nodeid.startswith("tests/slurm/") else super()._split_scope(nodeid)
 
     return Scheduling(config, log)
+
+
+# Files, or folders of them, that take longest. With several workers they come first: at the end others would wait.
+LONGEST = (
+    *("tests/slurm/", "tests/pipeline/", "tests/test_benchmarks.py", "tests/test_distributed.py"),
+    *("tests/test_finetune_lm.py", "tests/training/", "tests/test_finetune.py", "tests/test_evaluate.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    """Put the tests in the order in which workers take them."""
+
+    def place(item: pytest.Item) -> int:
+        places = (index for index, prefix in enumerate(LONGEST) if item.nodeid.startswith(prefix))
+        return next(places, len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

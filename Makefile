@@ -62,7 +62,7 @@ format: $(READY) ## format the Python files
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## measure speed against the earlier loop and the plain Trainer (needs CORPUS_PATH)
+bench: $(READY) ## measure speed against an expert's Trainer and the earlier loop (needs CORPUS_PATH)
 	$(BIN)/python benchmarks/finetune_throughput.py
 
 bench-masking: $(READY) ## measure the token-masking functions against the training steps that they prepare

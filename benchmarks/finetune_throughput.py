@@ -42,16 +42,10 @@ from utils.cli.options import CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.data.corpus_load import DEFAULT_CORPUS, open_corpus
+from utils.errors import UserError, nearest
 from utils.runs.files import atomic_path, write_json
 
 PROJECT = Path(__file__).resolve().parent.parent
-TASKS = {
-    "train": [
-        *("earlier", "trainer", "trainer_expert", "trainer_expert_own_dropout"),
-        *("packed", "packed_own_dropout", "length", "random"),
-    ],
-    "evaluate": ["earlier", "trainer", "trainer_expert", "packed", "int8"],
-}
 OWN_DROPOUT = ("earlier", "trainer", "trainer_expert_own_dropout", "packed_own_dropout")
 OURS = ("packed", "packed_own_dropout", "length", "random", "int8")
 # Dense bf16 peaks in FLOP/s, from NVIDIA's data sheets.
@@ -74,7 +68,7 @@ class BenchmarkOptions(CommonOptions):
     )
     corpus_path: str = option(DEFAULT_CORPUS, "folder of the register corpus", env="CORPUS_PATH", metavar="DIR")
     json: str | None = option(None, "write all figures to this file", metavar="FILE")
-    figure: str | None = option(None, "draw the ratios into this PNG file", metavar="FILE")
+    figure: str | None = option(None, "draw texts per second into this PNG file", metavar="FILE")
     profile: bool = option(False, "also print where the time of this project's variants goes")
 
 
@@ -82,12 +76,9 @@ def main() -> None:
     """Prepare once, run the variants in turn, print the table."""
     # The server of processes looks for what it imports in advance on no other path than its own.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    from utils.models.device import choose_device
 
     options = parse_options(BenchmarkOptions, __doc__)
-    names = options.variants or [f"{task}/{variant}" for task, variants in TASKS.items() for variant in variants]
-    if choose_device().type == "cuda":
-        names = [name for name in names if name != "evaluate/int8"]
+    names = choose_variants(options.variants)
     with tempfile.TemporaryDirectory() as folder:
         mean_length = prepare(options, Path(folder))
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
@@ -106,6 +97,22 @@ def main() -> None:
     if options.figure:
         draw(summary, Path(options.figure))
         print(f"figure                    {options.figure}")
+
+
+def choose_variants(given: list[str] | None) -> list[str]:
+    """Return the names of what is to be measured, each a task and a variant.
+
+    Raises:
+        UserError: for a name that is not known.
+    """
+    from benchmarks.throughput.variants import VARIANTS
+    from utils.models.device import choose_device
+
+    known = [f"{task}/{variant}" for task, variants in VARIANTS.items() for variant in variants]
+    for name in given or []:
+        if name not in known:
+            raise UserError(f"--variants: unknown variant {name!r}{nearest(name, known)}; known are {', '.join(known)}")
+    return given or [name for name in known if name != "evaluate/int8" or choose_device().type == "cpu"]
 
 
 def in_its_own_process(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,5 +1,7 @@
 """--pooling mean: the head reads the mean of a text's tokens, padded or packed, saved and loaded."""
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -53,6 +55,14 @@ def head(model, means):
     if kind == "modernbert":
         return model.classifier(model.head(means))
     return model.classifier(means[:, None])
+
+
+def test_a_copy_pools_by_its_own_mask():
+    model = make("Bert", "mean")
+    copied = copy.deepcopy(model)
+    padded, _ = both_batches(model.config)
+    with torch.no_grad():
+        torch.testing.assert_close(copied(**padded).logits, model(**padded).logits)
 
 
 def test_texts_without_a_mask():

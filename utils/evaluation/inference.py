@@ -44,7 +44,7 @@ def predict_logits(
         collator: pads the batches or packs them.
         device: where the model is.
         token_budget: tokens per batch, padding included if there is any; None takes what suits the device.
-        precision: fp32, bf16 or fp16 (autocast).
+        precision: fp32, bf16 or fp16 (autocast), or int8, to which the model has been converted.
         description: label of a progress bar, shown on terminals; None shows none.
 
     Returns:

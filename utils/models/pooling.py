@@ -62,13 +62,17 @@ class _MeanPooling:
         encoder = model.base_model
         pooler = getattr(encoder, "pooler", None)
         if pooler is not None:
-            pooler.register_forward_pre_hook(lambda _, args: (self.mean(args[0]), *args[1:]))
+            pooler.register_forward_pre_hook(self.before_pooler)
         else:
             encoder.register_forward_hook(self.after_encoder)
 
     def keep_mask(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Before the classifier: see which tokens are no padding."""
         self.mask = kwargs.get("attention_mask")
+
+    def before_pooler(self, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Before a pooler within the encoder."""
+        return self.mean(args[0]), *args[1:]
 
     def after_encoder(self, module: Any, args: Any, output: Any) -> Any:
         """After an encoder without a pooler."""

@@ -40,7 +40,7 @@ def _to_int8(model: nn.Module, device: torch.device) -> None:
     if not any(type(module) is nn.Linear for module in encoder.modules()):
         raise UserError(f"--precision int8: {model.config.model_type} models have no linear layers of PyTorch's")
     with warnings.catch_warnings():
-        # torch.ao.quantization is to make room for torchao, whose int8 is fast on CPUs only once it is compiled.
+        # torch.ao.quantization is to make room for torchao; why it is used all the same is in CONTRIBUTING.md.
         warnings.simplefilter("ignore")
         from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 

@@ -25,7 +25,7 @@ from utils.data.corpus_load import DEFAULT_CORPUS
 from utils.data.language_database import DatabaseOptions, ModelType
 from utils.models.adapters import AdapterOptions
 from utils.models.registry import ModelSpec
-from utils.training.options import DEFAULT_BATCH_SIZE, ComputeOptions, TrainingOptions
+from utils.training.options import DEFAULT_BATCH_SIZE, PRECISION_HELP, ComputeOptions, TrainingOptions
 from utils.training.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, OptimizationOptions, study_defaults
 
 
@@ -127,8 +127,7 @@ class EvaluateOptions(ComputeOptions, ClassifierOptions):
 
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = option(  # type: ignore[assignment]
         "auto",
-        "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at "
-        "least 256 wide, else fp32; int8 is faster still on CPUs and rounds the scores a little",
+        f"{PRECISION_HELP}; int8 is faster still on CPUs and rounds the scores a little",
         role=HYPERPARAMETER,
         group=MEMORY,
     )

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 PROJECT_NAME = "register-finetuning"
 TEXTS_SHOWN = 50_000
 DEFAULT_BATCH_SIZE = 16
+PRECISION_HELP = (
+    "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at least "
+    "256 wide, else fp32"
+)
 
 
 @dataclass(kw_only=True)
@@ -40,8 +44,7 @@ class ComputeOptions:
 
     precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
         "auto",
-        "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at "
-        "least 256 wide, else fp32",
+        PRECISION_HELP,
         role=HYPERPARAMETER,
         group=MEMORY,
     )

@@ -184,6 +184,8 @@ def _path(name: str) -> str:
 
 def main() -> None:
     """Write the model, if need be, and the registry."""
+    if len(sys.argv) != 2:
+        raise UserError("expected one argument, the registry to write: python -m demo.e5 demo/build/e5.json")
     registry = Path(sys.argv[1])
     registry.parent.mkdir(parents=True, exist_ok=True)
     write_json(registry, {"e5-small": {"checkpoint": str(checkpoint(registry.parent.resolve()))}})

@@ -294,7 +294,7 @@ def draw(summary: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     for index, (task, variants) in enumerate(summary.items()):
         axes = figure.add_subplot(1, len(summary), index + 1)
         values = [row["texts_per_second"] for row in variants.values()]
-        colors = [LINE_COLORS[3 if name.startswith(("packed", "int8")) else 2] for name in variants]
+        colors = [LINE_COLORS[3 if name in OURS else 2] for name in variants]
         bars = axes.barh(list(variants), values, color=colors)
         notes = [f"{row['texts_per_second']:.1f}" for row in variants.values()]
         axes.bar_label(bars, notes, padding=3, fontsize=8)

@@ -225,7 +225,9 @@ def measure(options: BenchmarkOptions, name: str, folder: Path, profile: bool) -
         ):
             run(task, variant, setting)
         if profile:
-            print(f"{task}/{variant}\n{profiler.key_averages().table('self_cpu_time_total', row_limit=18)}", flush=True)
+            print(f"{task}/{variant}", flush=True)
+            for place in {"cpu", device.type.replace("cuda", "device")}:
+                print(profiler.key_averages().table(f"self_{place}_time_total", row_limit=18), flush=True)
     memory = machine.peak_memory_bytes(device)
     on_gpu = device.type == "cuda"
     machine_name = torch.cuda.get_device_name() if on_gpu else machine.describe_device(device)

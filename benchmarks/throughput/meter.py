@@ -15,19 +15,19 @@ class Meter:
         device: whose work is waited for.
         weights: numbers in the model's matrices that every token meets.
         config: of the model.
-        ends: when each step ended.
-        tokens: of each step, padding not counted.
-        padded: of each step, padding included.
-        squares: sums of the squared lengths of each step's texts.
+        ends: when each step ended, in seconds; on a GPU events, for which nothing waits.
+        lengths: of each step's texts, without padding, a tensor for each batch.
+        padded: tokens of each step, padding included.
+        first_end: when the first step ended, as the time of day.
     """
 
     device: torch.device
     weights: int
     config: Any
-    ends: list[float] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
+    ends: list[Any] = field(default_factory=list)
+    lengths: list[list[torch.Tensor]] = field(default_factory=list)
     padded: list[int] = field(default_factory=list)
-    squares: list[int] = field(default_factory=list)
+    first_end: float = 0.0
 
     @classmethod
     def of(cls, model: Any, device: torch.device) -> "Meter":
@@ -38,11 +38,15 @@ class Meter:
     def step(self, batches: list[dict[str, Any]]) -> None:
         """Note a step that has just been computed, of these batches."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.ends.append(time.time())
-        lengths = [batch["attention_mask"].sum(dim=1) for batch in batches]
-        self.tokens.append(sum(int(part.sum()) for part in lengths))
-        self.squares.append(sum(int(part.square().sum()) for part in lengths))
+            self.ends.append(torch.cuda.Event(enable_timing=True))
+            self.ends[-1].record()
+        else:
+            self.ends.append(time.perf_counter())
+        if not self.first_end:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            self.first_end = time.time()
+        self.lengths.append([batch["attention_mask"].sum(dim=1) for batch in batches])
         # A packed batch is computed without its padding.
         self.padded.append(
             sum(batch.get("packed_rows", batch["attention_mask"]).numel() for batch in batches),
@@ -51,16 +55,21 @@ class Meter:
     def figures(self, started: float, training: bool) -> dict[str, float]:
         """Return the figures of the run: tokens per second, padding, FLOPs per second that the model asks for, seconds
         to the end of the first step since `started`."""
-        seconds = self.ends[-1] - self.ends[0]
-        tokens = sum(self.tokens[1:])
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+            seconds = self.ends[0].elapsed_time(self.ends[-1]) / 1000
+        else:
+            seconds = self.ends[-1] - self.ends[0]
+        lengths = torch.cat([part for step in self.lengths[1:] for part in step]).double()
+        tokens = int(lengths.sum())
         # 2 FLOPs per weight and token, attention scores and values; the backward pass costs twice the forward pass.
-        attention = 4 * self.config.num_hidden_layers * self.config.hidden_size * sum(self.squares[1:])
+        attention = 4 * self.config.num_hidden_layers * self.config.hidden_size * float(lengths.square().sum())
         flops = (2 * self.weights * tokens + attention) * (3 if training else 1)
         return {
             "tokens_per_second": tokens / seconds,
             "padding": 1 - tokens / sum(self.padded[1:]),
             "flops_per_second": flops / seconds,
-            "first_step_seconds": self.ends[0] - started,
+            "first_step_seconds": self.first_end - started,
         }
 
 

@@ -264,17 +264,17 @@ def _packed(
     dtype = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else value.dtype
     # Rotary positions leave float32 behind where autocast has made value bf16.
     query, key, value = (tensor.squeeze(0).transpose(0, 1).to(dtype) for tensor in (query, key, value))
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
     if _is_cuda(query):
         from torch.nn.attention.varlen import varlen_attn
 
         back = -1 if sliding_window is None else sliding_window - 1
         return varlen_attn(
             query, key, value, bounds, bounds, max_length_q, max_length_q,
-            scale=scale, window_size=(back, 0 if causal else back), enable_gqa=key.shape[1] != query.shape[1],
+            scale=scale, window_size=(back, 0 if causal else back),
         ).unsqueeze(0)  # fmt: skip
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
     texts = Texts(bounds.diff().tolist(), causal, sliding_window)
     return _TextAttention.apply(query, key, value, texts, dropout, scale).unsqueeze(0)
 

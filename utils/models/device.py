@@ -82,8 +82,12 @@ def train_token_budget(model: torch.nn.Module, device: torch.device) -> int:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the autocast context of a precision; for fp32 and int8 one that does nothing."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision in ("bf16", "fp16"))
+    return torch.autocast(device.type, dtype=autocast_dtype(precision), enabled=precision in ("bf16", "fp16"))
+
+
+def autocast_dtype(precision: str) -> torch.dtype:
+    """Return the number format of matrix products in bf16 or fp16."""
+    return torch.float16 if precision == "fp16" else torch.bfloat16
 
 
 def keep_freed_memory() -> None:

@@ -1,8 +1,8 @@
-"""The weights of a model that only predicts on a CPU, in the number format in which it computes.
+"""The weights of a model that only predicts, in the number format in which it computes.
 
-bf16: autocast would convert the matrices for every batch. int8: linear layers of the encoder with weights in 8 bits, a
-scale for every output, and inputs that are rounded to 8 bits anew, a scale for every batch (dynamic quantization by
-torch.ao.quantization, which needs nothing else).
+bf16, fp16: autocast would convert the matrices for every batch. int8, on CPUs: linear layers of the encoder with
+weights in 8 bits, a scale for every output, and inputs that are rounded to 8 bits anew, a scale for every batch
+(dynamic quantization by torch.ao.quantization, which needs nothing else).
 """
 
 import warnings
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from utils.errors import UserError
+from utils.models.device import autocast_dtype
 from utils.models.packing import find_encoder
 
 
@@ -19,7 +20,7 @@ def convert_weights(model: nn.Module, device: torch.device, precision: str) -> N
 
     Args:
         model: a classifier.
-        device: where it is; on GPUs nothing is done.
+        device: where it is.
         precision: bf16, fp16, fp32 or int8.
 
     Raises:
@@ -27,10 +28,10 @@ def convert_weights(model: nn.Module, device: torch.device, precision: str) -> N
     """
     if precision == "int8":
         _to_int8(model, device)
-    elif precision == "bf16" and device.type == "cpu":
+    elif precision != "fp32":
         for module in model.modules():
             if type(module) is nn.Linear:
-                module.to(torch.bfloat16)
+                module.to(autocast_dtype(precision))
 
 
 def _to_int8(model: nn.Module, device: torch.device) -> None:

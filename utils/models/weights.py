@@ -1,10 +1,10 @@
 """The weights of a model that only predicts, in the number format in which it computes.
 
-bf16, fp16: autocast would convert the matrices for every batch. int8, on CPUs: linear layers of the encoder with
-weights in 8 bits, a scale for every output, and inputs that are rounded to 8 bits anew, a scale for every batch
-(dynamic quantization by torch.ao.quantization, which needs nothing else).
+bf16, fp16: autocast would convert the matrices for every batch. int8, on CPUs: the linear layers of the encoder compute
+in whole numbers, see `Int8Linear`.
 """
 
+import math
 import warnings
 
 import torch
@@ -13,6 +13,37 @@ from torch import nn
 from utils.errors import UserError
 from utils.models.device import autocast_dtype
 from utils.models.packing import find_encoder
+
+# The largest whole number that a weight is rounded to: 8 bits with VNNI. Without it processors add products of 8 bits two
+# at a time in 16 bits, which overflow if the weights have more than 7.
+LARGEST_WEIGHT = 127 if torch.cpu.get_capabilities().get("avx512_vnni") else 63
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with weights of 8 bits, a scale for every output, and inputs of 8 bits, a scale for every token.
+
+    One scale for all tokens is not enough: transformers have a few inputs far larger than the others (Dettmers et al.
+    2022, arXiv:2208.07339).
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight = layer.weight.detach().float()
+        scales = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST_WEIGHT
+        zeros = torch.zeros(len(scales), dtype=torch.int64)
+        with warnings.catch_warnings():
+            # Tensors of whole numbers with scales are to go; why they are used all the same is in CONTRIBUTING.md.
+            warnings.simplefilter("ignore")
+            rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        self.weight = torch.ops.quantized.linear_prepack(rounded, None)
+        self.bias = layer.bias
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Compute the outputs of tokens in float32, shape [..., inputs]."""
+        scale = torch.linalg.vector_norm(tokens, math.inf, -1, keepdim=True)
+        scale.clamp_min_(torch.finfo(torch.float32).tiny)
+        product = torch.ops.quantized.linear_dynamic(tokens / scale, self.weight, False)
+        return product.mul_(scale) if self.bias is None else torch.addcmul(self.bias, product, scale)
 
 
 def convert_weights(model: nn.Module, device: torch.device, precision: str) -> None:
@@ -38,12 +69,9 @@ def _to_int8(model: nn.Module, device: torch.device) -> None:
     if device.type != "cpu":
         raise UserError("--precision int8 is for CPUs; GPUs are faster in bf16")
     encoder = find_encoder(model)
-    if not any(type(module) is nn.Linear for module in encoder.modules()):
+    linear = [name for name, module in encoder.named_modules() if type(module) is nn.Linear]
+    if not linear:
         raise UserError(f"--precision int8: {model.config.model_type} models have no linear layers of PyTorch's")
-    with warnings.catch_warnings():
-        # torch.ao.quantization is to make room for torchao; why it is used all the same is in CONTRIBUTING.md.
-        warnings.simplefilter("ignore")
-        from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
-
-        # The head is small, and its rounding would be the last one.
-        quantize_dynamic(encoder, {nn.Linear: per_channel_dynamic_qconfig}, inplace=True)
+    # The head is small, and its rounding would be the last one.
+    for name in linear:
+        encoder.set_submodule(name, Int8Linear(encoder.get_submodule(name)))

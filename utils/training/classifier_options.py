@@ -127,7 +127,7 @@ class EvaluateOptions(ComputeOptions, ClassifierOptions):
 
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = option(  # type: ignore[assignment]
         "auto",
-        f"{PRECISION_HELP}; int8 is faster still on CPUs and rounds the scores a little",
+        f"{PRECISION_HELP}; int8 is faster than fp32 on CPUs and rounds the scores a little",
         role=HYPERPARAMETER,
         group=MEMORY,
     )

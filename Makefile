@@ -18,7 +18,7 @@ COVERAGE := --cov --cov-report term:skip-covered --cov-fail-under 85
 SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/jobs/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ipa demo-slurm test test-fast test-slurm lint format bench bench-masking bench-figures agnews clean
+.PHONY: help setup demo demo-ipa demo-slurm test test-fast test-slurm test-gpu lint format bench bench-masking bench-figures agnews clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-fast: $(READY) ## run what needs no training, no Slurm and no browser: unde
 
 test-slurm: $(READY) ## run the tests on a real Slurm alone (needs slurm-wlm and munge)
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
+
+test-gpu: $(READY) ## run the tests that need a GPU
+	$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 lint: $(READY) ## check style, types, layers and shell files
 	$(BIN)/ruff check .

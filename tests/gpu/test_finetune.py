@@ -20,7 +20,7 @@ def test_without_attention_dropout_nothing_is_padded(inputs, invoke, tmp_path):
     (run, train), _ = trained(invoke, tmp_path, "--attention_dropout", "0")
     assert run["precision"] == "bf16" and "NVIDIA" in run["device"]
     assert train["padding_fraction"] == 0
-    assert train["epochs"][-1]["validation"]["macro_f1"] > 0.3
+    assert train["epochs"][1]["loss"] < train["epochs"][0]["loss"]
     status, _, err = invoke(
         evaluate, "--model_name", "tiny", "--train_langs", "en-fr", "--eval_langs", "en", "es",
         "--output_dir", f"{tmp_path}/outputs", "--models_dir", tmp_path,

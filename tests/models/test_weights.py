@@ -8,6 +8,7 @@ import transformers
 
 from tests.factories import both_batches, classifier_config
 from utils.errors import UserError
+from utils.models import weights
 from utils.models.device import autocast
 from utils.models.packing import use_packing
 from utils.models.weights import convert_weights
@@ -36,6 +37,20 @@ def test_bf16_weights_give_what_autocast_gives(model):
     assert converted.classifier.dense.weight.dtype == torch.bfloat16
     assert converted.roberta.embeddings.word_embeddings.weight.dtype == torch.float32
     torch.testing.assert_close(logits(converted, "bf16"), logits(model, "bf16"), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("largest", [63, 127])
+@pytest.mark.parametrize("bias", [True, False])
+def test_large_inputs_of_one_token_do_not_drown_the_others(largest, bias, monkeypatch):
+    monkeypatch.setattr(weights, "LARGEST_WEIGHT", largest)
+    layer = torch.nn.Linear(64, 48, bias=bias)
+    tokens = torch.randn(2, 5, 64)
+    tokens[1, 3] *= 1000
+    tokens[0, 0] = 0
+    with torch.no_grad():
+        found, expected = weights.Int8Linear(layer)(tokens), layer(tokens)
+    errors = (found - expected).norm(dim=-1) / expected.norm(dim=-1).clamp_min(1e-6)
+    assert errors.max() < 0.03
 
 
 def test_int8_is_close_and_leaves_the_head_alone(model):

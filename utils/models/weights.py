@@ -14,8 +14,8 @@ from utils.errors import UserError
 from utils.models.device import autocast_dtype
 from utils.models.packing import find_encoder
 
-# The largest whole number that a weight is rounded to: 8 bits with VNNI. Without it processors add products of 8 bits two
-# at a time in 16 bits, which overflow if the weights have more than 7.
+# The largest whole number that a weight is rounded to: 8 bits with VNNI. Without it processors add products of 8 bits
+# two at a time in 16 bits, which overflow if the weights have more than 7.
 LARGEST_WEIGHT = 127 if torch.cpu.get_capabilities().get("avx512_vnni") else 63
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.throughput.meter import Meter
 from utils.evaluation.inference import predict_logits
@@ -45,28 +45,44 @@ class Setting:
         return self.dataset.rename_column("label", "labels").select_columns(["input_ids", "labels", "length"])
 
 
-class TimedTrainer(Trainer):
-    """Notes the end of every step."""
+class NoteSteps(TrainerCallback):
+    """Notes the end of every step, behind the optimizer's."""
 
-    meter: Meter
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+        self.batches: list[Any] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the batches that training_step has left here."""
+        self.meter.step(self.batches)
+
+
+class TimedTrainer(Trainer):
+    """Leaves every step's batch to be noted."""
+
+    notes: NoteSteps
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Compute a step."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self.meter.step([inputs])
-        return loss
+        self.notes.batches = [inputs]
+        return super().training_step(model, inputs, num_items_in_batch)
 
 
 class TimedClassifierTrainer(ClassifierTrainer):
-    """Notes the end of every step."""
+    """Leaves every step's batches to be noted."""
 
-    meter: Meter
+    notes: NoteSteps
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Compute a step."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self.meter.step(inputs["batches"])
-        return loss
+        self.notes.batches = inputs["batches"]
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
+def note_steps(trainer: TimedTrainer | TimedClassifierTrainer, meter: Meter) -> None:
+    """Make a trainer note its steps."""
+    trainer.notes = NoteSteps(meter)
+    trainer.add_callback(trainer.notes)
 
 
 def train_earlier(setting: Setting) -> None:
@@ -146,7 +162,7 @@ def _trainer(setting: Setting, **arguments: Any) -> TimedTrainer:
         train_dataset=setting.rows,
         data_collator=DataCollatorWithPadding(setting.tokenizer),
     )  # fmt: skip
-    trainer.meter = setting.meter
+    note_steps(trainer, setting.meter)
     return trainer
 
 
@@ -184,7 +200,7 @@ def train_ours(setting: Setting, sampling: str) -> None:
         stop=StopFlag(setting.scratch / "handover", lambda: None),
         record=None,
     )
-    trainer.meter = setting.meter
+    note_steps(trainer, setting.meter)
     trainer.train()
 
 

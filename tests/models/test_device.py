@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
     ("capabilities", "width", "expected"),
     [
         ({"avx512_bf16": True}, 384, "bf16"),
-        ({"amx_bf16": True}, 256, "bf16"),
+        ({"amx_bf16": True}, 192, "bf16"),
         # The conversions would take longer than the products.
         ({"avx512_bf16": True}, 64, "fp32"),
         ({"avx2": True, "avx512_bf16": False}, 1024, "fp32"),
@@ -60,9 +60,11 @@ def test_tokens_at_once_follow_the_memory(monkeypatch):
     assert train_token_budget(model, torch.device("cuda")) == 1024, "it may fail, but it is tried"
 
 
-def test_only_half_precisions_are_autocast():
+@pytest.mark.parametrize("bf16", [False, True])
+def test_half_precisions_are_autocast_and_int8_where_bf16_is_fast(monkeypatch, bf16):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
     enabled = {precision: autocast(CPU, precision)._enabled for precision in ("fp32", "int8", "bf16")}
-    assert enabled == {"fp32": False, "int8": False, "bf16": True}
+    assert enabled == {"fp32": False, "int8": bf16, "bf16": True}
 
 
 def test_numbers_of_a_batch_stay_numbers():

@@ -1,10 +1,9 @@
 """The weights of a model that only predicts, in the number format in which it computes.
 
 bf16, fp16: autocast would convert the matrices for every batch. int8, on CPUs: the linear layers of the encoder compute
-in whole numbers, see `Int8Linear`.
+in whole numbers, see `Int8Linear`, and the rest in bf16 where the processor has it.
 """
 
-import math
 import warnings
 
 import torch
@@ -40,7 +39,9 @@ class Int8Linear(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Compute the outputs of tokens in float32, shape [..., inputs]."""
-        scale = torch.linalg.vector_norm(tokens, math.inf, -1, keepdim=True)
+        tokens = tokens.float()
+        # The largest absolute value; PyTorch's norm takes ten times as long.
+        scale = torch.maximum(tokens.amax(-1, keepdim=True), -tokens.amin(-1, keepdim=True))
         scale.clamp_min_(torch.finfo(torch.float32).tiny)
         product = torch.ops.quantized.linear_dynamic(tokens / scale, self.weight, False)
         return product.mul_(scale) if self.bias is None else torch.addcmul(self.bias, product, scale)

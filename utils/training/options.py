@@ -34,7 +34,7 @@ TEXTS_SHOWN = 50_000
 DEFAULT_BATCH_SIZE = 16
 PRECISION_HELP = (
     "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at least "
-    "256 wide, else fp32"
+    "192 wide, else fp32"
 )
 
 

@@ -1,5 +1,7 @@
 """How a script ends: errors as one or two lines on stderr, and an exit status."""
 
+import importlib
+import importlib.util
 import logging
 import os
 import signal
@@ -7,7 +9,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from types import ModuleType
+from typing import Any, NoReturn
 
 from utils.errors import Interrupted, RunFailure, UserError
 from utils.runs.distributed import end_process, is_main_process, let_the_first_speak
@@ -30,7 +33,8 @@ def run_script(main: Callable[[], int | None], script: str | None = None) -> NoR
     script = script or Path(sys.argv[0]).name
     debug = "--debug" in sys.argv
     end_on_signals()
-    # peft imports bitsandbytes wherever it is installed, which then complains of what only 4 bits on CPUs would need.
+    # peft imports it wherever it is installed: it takes a second, and complains of what only 4 bits on CPUs would need.
+    import_when_used("bitsandbytes")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         status = main() or 0
@@ -50,6 +54,27 @@ def run_script(main: Callable[[], int | None], script: str | None = None) -> NoR
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         end_process(status)
     sys.exit(status)
+
+
+def import_when_used(package: str) -> None:
+    """Make `import package` load a package when one of its attributes is first asked for, if it is installed."""
+    spec = None if package in sys.modules else importlib.util.find_spec(package)
+    if spec is not None:
+        sys.modules[package] = _Later(package)
+        # What is asked of any module without being meant to use it, by `inspect` for instance; the standard library's
+        # LazyLoader loads it then.
+        vars(sys.modules[package]).update(__spec__=spec, __file__=spec.origin)
+
+
+class _Later(ModuleType):
+    """Stands for a package that is not loaded yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__path__":
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 def _report(script: str, message: str, status: int, debug: bool, word: str = "error") -> int:

@@ -30,7 +30,7 @@ def test_submit_scripts_are_faces(kind):
 
 def test_tests_mirror_the_packages():
     """A test of a room's module is in a folder of the room's name, and none imports another test."""
-    rooms = {path.name for path in (PROJECT / "utils").iterdir() if path.is_dir()} | {"slurm", "tests"}
+    rooms = {path.name for path in (PROJECT / "utils").iterdir() if path.is_dir()} | {"slurm", "gpu", "tests"}
     for path in (PROJECT / "tests").rglob("test_*.py"):
         assert path.parent.name in rooms, path
         assert not re.search(r"(?m)^\s*from tests\.(\w+\.)*test_", path.read_text(encoding="utf-8")), path

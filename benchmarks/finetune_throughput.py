@@ -226,7 +226,7 @@ def measure(options: BenchmarkOptions, name: str, folder: Path, profile: bool) -
             run(task, variant, setting)
         if profile:
             print(f"{task}/{variant}", flush=True)
-            for place in {"cpu", device.type.replace("cuda", "device")}:
+            for place in ("cpu", "device") if device.type == "cuda" else ("cpu",):
                 print(profiler.key_averages().table(f"self_{place}_time_total", row_limit=18), flush=True)
     memory = machine.peak_memory_bytes(device)
     on_gpu = device.type == "cuda"

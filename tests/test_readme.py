@@ -80,12 +80,16 @@ def test_scripts_open_with_commands_that_they_accept(script):
 
 @pytest.mark.parametrize("text", [README, FRENCH], ids=["README.md", "README.fr.md"])
 def test_links_and_figures_exist(text):
-    # As GitHub makes them.
-    headings = {
-        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).strip().replace(" ", "-") for line in text.splitlines()
-    }
     for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
-        assert target[1:] in headings if target[0] == "#" else (PROJECT / target).is_file(), target
+        file, _, heading = target.partition("#")
+        assert not file or (PROJECT / file).is_file(), target
+        page = (PROJECT / file).read_text(encoding="utf-8") if file and heading else text
+        assert not heading or heading in headings(page), target
+
+
+def headings(text):
+    """A page's headings as GitHub names them in links."""
+    return {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).strip().replace(" ", "-") for line in text.splitlines()}
 
 
 def sections(text):

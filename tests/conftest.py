@@ -36,7 +36,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 # Files, or folders of them, that take longest. With several workers they come first: at the end others would wait.
 LONGEST = (
     *("tests/slurm/", "tests/pipeline/", "tests/test_benchmarks.py", "tests/test_distributed.py"),
-    *("tests/test_finetune_lm.py", "tests/training/", "tests/test_finetune.py", "tests/test_evaluate.py"),
+    *(
+        "tests/test_finetune_lm.py",
+        "tests/test_surprisals.py",
+        "tests/training/",
+        "tests/test_finetune.py",
+        "tests/test_evaluate.py",
+    ),
 )
 
 

@@ -78,13 +78,16 @@ def test_scripts_open_with_commands_that_they_accept(script):
             accept(script, shlex.split(arguments, comments=True))
 
 
-@pytest.mark.parametrize("text", [README, FRENCH], ids=["README.md", "README.fr.md"])
-def test_links_and_figures_exist(text):
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+PAGES = [PROJECT / "README.md", PROJECT / "README.fr.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[path.name for path in PAGES])
+def test_links_and_figures_exist(page):
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
         file, _, heading = target.partition("#")
-        assert not file or (PROJECT / file).is_file(), target
-        page = (PROJECT / file).read_text(encoding="utf-8") if file and heading else text
-        assert not heading or heading in headings(page), target
+        there = page.parent / file if file else page
+        assert there.is_file(), target
+        assert not heading or heading in headings(there.read_text(encoding="utf-8")), target
 
 
 def headings(text):

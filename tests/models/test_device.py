@@ -7,7 +7,8 @@ import torch
 
 from tests.factories import classifier_config
 from utils.errors import UserError
-from utils.models.device import autocast, choose_precision, to_device, train_token_budget
+from utils.models.device import BF16_WIDTH, autocast, choose_precision, to_device, train_token_budget
+from utils.training.options import PRECISION_HELP
 
 CPU = torch.device("cpu")
 
@@ -58,6 +59,10 @@ def test_tokens_at_once_follow_the_memory(monkeypatch):
     assert 5_000 < tokens[12] < tokens[24] < tokens[80] < 100_000
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=2**30))
     assert train_token_budget(model, torch.device("cuda")) == 1024, "it may fail, but it is tried"
+
+
+def test_the_help_names_the_width_from_which_bf16_is_chosen():
+    assert f"models at least {BF16_WIDTH} wide" in " ".join(PRECISION_HELP.split())
 
 
 @pytest.mark.parametrize("bf16", [False, True])

@@ -141,22 +141,11 @@ class Evaluator:
     """One loaded model and what it takes to evaluate it on any language."""
 
     def __init__(self, options: EvaluateOptions, layout: RunLayout, texts: TextSource):
-        from utils.data.tokenization import load_tokenizer
-        from utils.models import device as machine
-        from utils.models.loading import check_vocabulary, classifier_labels, load_classifier
-        from utils.models.packing import evaluation_collator
-        from utils.models.weights import convert_weights
+        from utils.evaluation.inference import Classifier
 
-        machine.keep_freed_memory()
         self.options, self.layout, self.texts = options, layout, texts
-        self.device = machine.choose_device()
-        self.model = load_classifier(layout.model, self.device)
-        self.precision = machine.choose_precision(options.precision, self.model.config)
-        self.tokenizer = load_tokenizer(layout.model)
-        check_vocabulary(self.tokenizer, self.model, layout.model)
-        convert_weights(self.model, self.device, self.precision)
-        self.collator = evaluation_collator(self.model, self.tokenizer, self.device, self.precision)
-        self.registers = classifier_labels(self.model)
+        self.classifier = Classifier(layout.model, options.precision, options.temperature)
+        self.registers = self.classifier.labels
 
     def registers_of(self, lang: str) -> list[str]:
         """Return the registers of a language's texts, all of which the model knows."""
@@ -174,36 +163,29 @@ class Evaluator:
         import numpy as np
 
         from utils.data.tokenization import separator, tokenize
-        from utils.evaluation.inference import predict_logits, softmax
         from utils.evaluation.results import write_evaluation
         from utils.models import device as machine
 
+        classifier, tokenizer = self.classifier, self.classifier.tokenizer
         registers = self.registers_of(lang)
-        texts = self.texts.load("test", lang, separator(self.tokenizer))
+        texts = self.texts.load("test", lang, separator(tokenizer))
         labels = np.array([self.registers.index(registers[label]) for label in texts["label"][:]])
-        dataset = tokenize(texts, self.tokenizer, self.tokenizer.model_max_length, Path(self.options.cache_dir))
+        dataset = tokenize(texts, tokenizer, classifier.max_length, Path(self.options.cache_dir))
         started = time.monotonic()
-        logits = predict_logits(
-            self.model,
-            dataset,
-            self.collator,
-            self.device,
-            token_budget=self.options.eval_token_budget,
-            precision=self.precision,
-            description=lang,
-        )
+        logits = classifier.logits(dataset, self.options.eval_token_budget, lang)
         seconds = time.monotonic() - started
+        computed = {"number_format": classifier.precision, "device": machine.describe_device(classifier.device)}
         result = write_evaluation(
             self.layout,
             lang,
             labels,
-            softmax(logits.astype(np.float64)),
+            classifier.probabilities(logits),
             registers=self.registers,
             seconds=seconds,
             seed=self.options.seed,
             task=self.options.task,
             data=self.texts.provenance("test", [lang])[0],
-            computed={"number_format": self.precision, "device": machine.describe_device(self.device)},
+            computed=computed | {"temperature": classifier.temperature},
         )
         lines = [f"{lang}: {plural(len(labels), 'text')}, {scores(result)}, {result['texts_per_second']:.1f} texts/s"]
         if result["rare_registers"]:

@@ -120,11 +120,11 @@ def test_evaluation_reaches_the_validation_metrics(model, invoke, small):
 
 @pytest.mark.fault(8)
 def test_one_model_load_and_a_failing_language_does_not_end_the_rest(model, invoke, monkeypatch, small):
-    from utils.models import loading as models
+    from utils.evaluation import inference
 
     loads = []
-    load = models.load_classifier
-    monkeypatch.setattr(models, "load_classifier", lambda *args: loads.append(args) or load(*args))
+    load = inference.load_classifier
+    monkeypatch.setattr(inference, "load_classifier", lambda *args: loads.append(args) or load(*args))
     shutil.copytree(small / "register-corpus", model.folder / "corpus")
     (model.folder / "corpus/corpus/test/es.tsv").write_text("IN\tfine\nIN broken\n")
     status, output, errors = invoke(

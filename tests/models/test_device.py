@@ -8,7 +8,7 @@ import torch
 from tests.factories import classifier_config
 from utils.errors import UserError
 from utils.models.device import BF16_WIDTH, autocast, choose_precision, to_device, train_token_budget
-from utils.training.options import PRECISION_HELP
+from utils.models.options import PRECISION_HELP
 
 CPU = torch.device("cpu")
 

@@ -135,7 +135,9 @@ class OptionParser(HfArgumentParser):
     @staticmethod
     def _parse_dataclass_field(parser: Any, field: dataclasses.Field) -> None:
         if field.metadata.get("positional"):
-            parser.add_argument(field.name, nargs="+", help=field.metadata["help"])
+            is_optional = field.metadata["positional"] == "optional"
+            more = {"nargs": "?", "choices": typing.get_args(field.type)[0].__args__} if is_optional else {"nargs": "+"}
+            parser.groups[field.name].add_argument(field.name, help=field.metadata["help"], **more)
             return
         parser = parser.groups[field.name]
         public = {key: value for key, value in field.metadata.items() if key not in OWN_METADATA}

@@ -5,11 +5,12 @@ unquoted where lines end in ``\\n`` (Python 3.11). Here such fields are written 
 """
 
 import csv
+import itertools
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from utils.errors import UserError
 from utils.runs.files import atomic_path
@@ -17,9 +18,12 @@ from utils.runs.files import atomic_path
 # With these, spreadsheets begin formulas.
 FORMULA = tuple("=+-@\t\r")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
-# Bytes, or characters, that are looked at together.
-BLOCK = 1 << 20
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# A character of no meaning and what it and a lone carriage return become on their way through the csv module.
+STAND_IN = "\ue000"
+ITSELF, RETURN = f"{STAND_IN}0", f"{STAND_IN}1"
+# How messages about rows begin that the csv module refuses.
+MALFORMED = "malformed row"
 
 
 def read_utf8(path: Path) -> str:
@@ -33,7 +37,7 @@ def read_utf8(path: Path) -> str:
         return content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(_not_utf8(path, line, content[error.start])) from None
+        raise UserError(f"{path}, line {line}: {_not_utf8(content[error.start])}") from None
 
 
 def read_rows(path: Path, hint: str = "") -> Iterator[tuple[int, list[str]]]:
@@ -51,54 +55,72 @@ def read_rows(path: Path, hint: str = "") -> Iterator[tuple[int, list[str]]]:
     Raises:
         UserError: with file and line, for invalid UTF-8 or a malformed row.
     """
-    stand_in = _stand_in(path)
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(_lines(path, stand_in), delimiter=DELIMITERS[path.suffix], strict=True)
+    with path.open("rb") as file:
+        for line, row in parse_rows(file, DELIMITERS[path.suffix]):
+            if isinstance(row, str):
+                raise UserError(f"{path}, line {line}: {row}{hint if row.startswith(MALFORMED) else ''}")
+            yield line, row
+
+
+def parse_rows(file: BinaryIO, delimiter: str, longest: int = sys.maxsize) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield every row of an open file with its line number, or what is wrong with it; reading goes on behind it.
+
+    Args:
+        file: opened for bytes.
+        delimiter: between fields.
+        longest: characters of a field; more is taken for a quotation mark that nobody closed.
+    """
+    csv.field_size_limit(longest)
+    invalid: list[tuple[int, int]] = []
+    reader = csv.reader(_lines(file, invalid, longest), delimiter=delimiter, strict=True)
     line = 1
-    try:
-        for row in reader:
-            yield line, row if stand_in is None else [field.replace(stand_in, "\r") for field in row]
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{path}, line {line}: malformed row ({error}){hint}") from None
-
-
-def _stand_in(path: Path) -> str | None:
-    """Return a character that the file does not hold, to travel for lone carriage returns; None if it has none."""
-    with path.open("rb") as file:
-        last = b""
-        while block := file.read(BLOCK):
-            if re.search(rb"\r(?!\n)", last + block[:-1]):
-                break
-            last = block[-1:]
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, f"{MALFORMED} ({error})"
         else:
-            if last != b"\r":
-                return None
-    used: set[str] = set()
-    with path.open(encoding="utf-8", errors="replace", newline="") as text:
-        while part := text.read(BLOCK):
-            used.update(re.findall("[\ue000-\uf8ff]", part))
-    return next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in used)
+            if invalid:
+                at, byte = invalid[0]
+                yield at, _not_utf8(byte)
+            else:
+                yield line, [_decoded(field) if STAND_IN in field else field for field in row]
+        invalid.clear()
+        line = reader.line_num + 1
 
 
-def _lines(path: Path, stand_in: str | None) -> Iterator[str]:
-    """Yield the lines of a file, which end after ``\n`` only (str.splitlines also splits at U+2028 and others)."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                line = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(_not_utf8(path, number, raw[error.start])) from None
-            if number == 1:
-                line = line.removeprefix("\ufeff")
-            if stand_in is not None and "\r" in line:
-                body, end = (line[:-2], "\r\n") if line.endswith("\r\n") else (line, "")
-                line = body.replace("\r", stand_in) + end
-            yield line
+def _lines(file: BinaryIO, invalid: list[tuple[int, int]], longest: int) -> Iterator[str]:
+    """Yield the lines of a file, which end after ``\n`` only (str.splitlines also splits at U+2028 and others).
+
+    Lone carriage returns travel in other characters; `invalid` gets lines that are not UTF-8, with the first such byte.
+    """
+    # A longer line comes in pieces, and its field is refused.
+    size = -1 if longest == sys.maxsize else longest + 1
+    for number in itertools.count(1):
+        raw = file.readline(size)
+        if not raw:
+            return
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            invalid.append((number, raw[error.start]))
+            line = raw.decode("utf-8", "replace")
+        if number == 1:
+            line = line.removeprefix("\ufeff")
+        if "\r" in line or STAND_IN in line:
+            body, end = (line[:-2], "\r\n") if line.endswith("\r\n") else (line, "")
+            line = body.replace(STAND_IN, ITSELF).replace("\r", RETURN) + end
+        yield line
 
 
-def _not_utf8(path: Path, line: int, byte: int) -> str:
-    return f"{path}, line {line}: not valid UTF-8 (byte 0x{byte:02x}); convert the file"
+def _decoded(field: str) -> str:
+    return field.replace(RETURN, "\r").replace(ITSELF, STAND_IN)
+
+
+def _not_utf8(byte: int) -> str:
+    return f"not valid UTF-8 (byte 0x{byte:02x}); convert the file"
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:

@@ -1,5 +1,7 @@
 """Logits of a classifier for many texts, without padding or with little, in the order of the texts."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,13 +10,26 @@ from torch import nn
 
 from utils.cli.progress import progress
 from utils.data.batching import PaddingCollator
-from utils.models.device import autocast, to_device
+from utils.data.tokenization import load_tokenizer
+from utils.errors import UserError
+from utils.models import device as machine
+from utils.models.loading import (
+    check_vocabulary,
+    classifier_labels,
+    load_classifier,
+    longest_input,
+    temperature_of,
+)
+from utils.models.packing import evaluation_collator
+from utils.models.weights import convert_weights
 
 if TYPE_CHECKING:
     import datasets
 
 # Tokens per batch. On the CPU activations should stay in the cache, on a GPU its cores be full.
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
+# To which texts are cut, in tokens, for models without a limit.
+DEFAULT_LENGTH = 512
 
 
 def default_token_budget(device: torch.device) -> int:
@@ -22,7 +37,91 @@ def default_token_budget(device: torch.device) -> int:
     return TOKEN_BUDGET.get(device.type, TOKEN_BUDGET["cpu"])
 
 
+class Classifier:
+    """A trained classifier from a folder, ready to compute, and what makes its batches.
+
+    Args:
+        folder: of the model, with its tokenizer.
+        precision: auto, bf16, fp16, fp32 or int8.
+        temperature: divides the logits; None is the model's own, see `utils.evaluation.calibration`.
+        device: None is the GPU if there is one, else the CPU.
+
+    Attributes:
+        labels: names of the labels in their order.
+        precision: the number format that was chosen.
+        max_length: to which texts are cut, in tokens.
+
+    Raises:
+        UserError: if the folder holds no classifier, or none that can be used.
+    """
+
+    def __init__(
+        self, folder: Path, precision: str, temperature: float | None = None, device: torch.device | None = None
+    ) -> None:
+        machine.keep_freed_memory()
+        self.device = device or machine.choose_device()
+        self.model = load_classifier(folder, self.device)
+        self.labels = classifier_labels(self.model)
+        if len(self.labels) < 2:
+            raise UserError(f"{folder}: a model with a single output, which is no classifier of registers")
+        self.precision = machine.choose_precision(precision, self.model.config)
+        self.temperature = temperature or temperature_of(self.model.config)
+        self.tokenizer = load_tokenizer(folder)
+        if self.tokenizer.pad_token_id is None:
+            # Of decoders; nothing looks at padding.
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        check_vocabulary(self.tokenizer, self.model, folder)
+        # Many tokenizers of models that nobody has fine-tuned know of no limit.
+        longest = longest_input(self.model.config) or DEFAULT_LENGTH
+        self.max_length = min(self.tokenizer.model_max_length, longest)
+        convert_weights(self.model, self.device, self.precision)
+        self.collator = evaluation_collator(self.model, self.tokenizer, self.device, self.precision)
+
+    def logits(self, dataset: "datasets.Dataset", token_budget: int | None, description: str) -> np.ndarray:
+        """Compute the logits of tokenized texts, shape [texts, labels], see `predict_logits`."""
+        return predict_logits(
+            self.model,
+            dataset,
+            self.collator,
+            self.device,
+            token_budget=token_budget,
+            precision=self.precision,
+            description=description,
+        )
+
+    def logits_of(self, input_ids: Sequence[Sequence[int]], token_budget: int | None) -> np.ndarray:
+        """Compute the logits of texts, given as their tokens; shape [texts, labels], of no texts [0, labels]."""
+        lengths = np.array([len(ids) for ids in input_ids])
+        results = np.empty((len(lengths), len(self.labels)), dtype=np.float32)
+        computed = []
+        for rows in self.collator.cut(lengths, token_budget or default_token_budget(self.device)):
+            batch = self.collator([{"input_ids": input_ids[row]} for row in rows])
+            computed.append((rows, compute_logits(self.model, batch, self.device, self.precision)))
+        for rows, logits in computed:
+            results[rows] = logits.cpu().numpy()
+        return results
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probabilities of logits, at the classifier's temperature, in float64.
+
+        Those of a model whose labels do not exclude each other are independent of one another.
+        """
+        scaled = logits.astype(np.float64) / self.temperature
+        if self.model.config.problem_type == "multi_label_classification":
+            return 1 / (1 + np.exp(-scaled))
+        return softmax(scaled)
+
+
 @torch.inference_mode()
+def compute_logits(
+    model: nn.Module, batch: dict[str, torch.Tensor], device: torch.device, precision: str
+) -> torch.Tensor:
+    """Compute the logits of a batch; they stay on the device: fetching each would wait for it."""
+    batch = machine.to_device(batch, device)
+    with machine.autocast(device, precision):
+        return model(**batch).logits.float()
+
+
 def predict_logits(
     model: nn.Module,
     dataset: "datasets.Dataset",
@@ -58,16 +157,12 @@ def predict_logits(
     # Processes must make the same number of forward passes where the model is sharded among them.
     padded = [*batches, *[batches[-1]] * (-len(batches) % world)]
     columns = dataset.select_columns(["input_ids"])
-    results: list[tuple[np.ndarray, np.ndarray]] = []
+    results: list[tuple[np.ndarray, torch.Tensor]] = []
     hidden = None if description else True
     with progress(total=len(padded[rank::world]), desc=description, unit="batch", disable=hidden) as bar:
         for rows in padded[rank::world]:
             batch = collator([{"input_ids": ids} for ids in columns[rows]["input_ids"]])
-            batch = to_device(batch, device)
-            with autocast(device, precision):
-                logits = model(**batch).logits
-            # Kept on the device: fetching each would wait for it.
-            results.append((rows, logits.float()))
+            results.append((rows, compute_logits(model, batch, device, precision)))
             bar.update()
     rows = np.concatenate([rows for rows, _ in results])
     logits = torch.cat([logits for _, logits in results]).cpu().numpy()

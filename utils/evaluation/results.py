@@ -52,7 +52,7 @@ def write_evaluation(
         seed: of the resamples.
         task: of the language database, None for registers.
         data: where the texts are, and their hash.
-        computed: how: `number_format` (fp32, bf16 or fp16) and `device`.
+        computed: how: `number_format` (fp32, bf16, fp16 or int8), `device` and `temperature`.
     """
     predictions = probabilities.argmax(1)
     matrix = confusion_matrix(labels, predictions, len(registers))

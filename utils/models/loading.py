@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MAX_LENGTH = 1024
 # The same setting under the names that architectures give it.
 ATTENTION_DROPOUT_NAMES = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+# In the configuration of a classifier, see `utils.evaluation.calibration.fit_temperature`.
+TEMPERATURE = "calibration_temperature"
 POSITION_NAMES = ("max_position_embeddings", "n_positions")
 # BERT's descendants with positions that start behind the padding token's index.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer")
@@ -177,6 +179,20 @@ def classifier_labels(model: "PreTrainedModel") -> list[str]:
     """Return the names of a classifier's labels in their order."""
     with readable(Path(model.config.name_or_path)):
         return [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+
+def temperature_of(config: "PretrainedConfig") -> float:
+    """Return by what a classifier's logits are divided for calibrated probabilities; 1 if nothing was fitted.
+
+    Raises:
+        UserError: if the configuration holds no positive number there.
+    """
+    value = getattr(config, TEMPERATURE, None)
+    if value is None:
+        return 1.0
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        raise UserError(f"{config.name_or_path}: config.json: {TEMPERATURE} must be above 0, got {value!r}; {MEND}")
+    return float(value)
 
 
 def check_vocabulary(tokenizer: Any, model: "torch.nn.Module", folder: Path) -> None:

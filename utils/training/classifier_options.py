@@ -10,7 +10,6 @@ from utils.cli.options import (
     EFFORT,
     HYPERPARAMETER,
     IDENTITY,
-    MEMORY,
     MODEL,
     PLACE,
     SEARCH,
@@ -24,8 +23,9 @@ from utils.cli.values import object_path
 from utils.data.corpus_load import DEFAULT_CORPUS
 from utils.data.language_database import DatabaseOptions, ModelType
 from utils.models.adapters import AdapterOptions
+from utils.models.options import CacheOptions, InferenceOptions
 from utils.models.registry import ModelSpec
-from utils.training.options import DEFAULT_BATCH_SIZE, PRECISION_HELP, ComputeOptions, TrainingOptions
+from utils.training.options import DEFAULT_BATCH_SIZE, TrainingOptions
 from utils.training.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, OptimizationOptions, study_defaults
 
 
@@ -119,18 +119,12 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
 
 
 @dataclass(kw_only=True)
-class EvaluateOptions(ComputeOptions, ClassifierOptions):
+class EvaluateOptions(InferenceOptions, CacheOptions, ClassifierOptions):
     """The options of evaluate.py."""
 
     GROUP: ClassVar[str] = MODEL
     GROUP_TITLES: ClassVar[dict[str, str]] = {MODEL: "what to evaluate"}
 
-    precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = option(  # type: ignore[assignment]
-        "auto",
-        f"{PRECISION_HELP}; int8 is faster than fp32 on CPUs and rounds the scores a little",
-        role=HYPERPARAMETER,
-        group=MEMORY,
-    )
     eval_lang: str | None = option(None, "language to evaluate on", metavar="LANG")
     eval_langs: list[str] | None = option(None, "languages to evaluate on, or all", metavar="LANG")
     force: bool = option(False, "evaluate again what has been evaluated already", role=EFFORT)

@@ -22,8 +22,8 @@ from utils.cli.options import (
     option,
 )
 from utils.errors import UserError, nearest
+from utils.models.options import CacheOptions, ComputeOptions
 from utils.models.registry import RegistryOptions
-from utils.runs.files import CACHE_DIR
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainingArguments
@@ -32,28 +32,6 @@ if TYPE_CHECKING:
 PROJECT_NAME = "register-finetuning"
 TEXTS_SHOWN = 50_000
 DEFAULT_BATCH_SIZE = 16
-PRECISION_HELP = (
-    "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at least "
-    "192 wide, else fp32"
-)
-
-
-@dataclass(kw_only=True)
-class ComputeOptions:
-    """How texts are computed, in training and in evaluation."""
-
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
-        "auto",
-        PRECISION_HELP,
-        role=HYPERPARAMETER,
-        group=MEMORY,
-    )
-    eval_token_budget: int | None = option(
-        None, "tokens per evaluation batch", role=EFFORT, group=MEMORY, minimum=1, metavar="TOKENS"
-    )
-    cache_dir: str = option(
-        CACHE_DIR, "where tokenized texts are kept for all runs", role=PLACE, group=PLACES, metavar="DIR"
-    )
 
 
 @dataclass(kw_only=True)
@@ -71,7 +49,7 @@ class RestartOptions:
 
 
 @dataclass(kw_only=True)
-class TrainingOptions(ComputeOptions, RestartOptions, RegistryOptions, CommonOptions):
+class TrainingOptions(ComputeOptions, CacheOptions, RestartOptions, RegistryOptions, CommonOptions):
     """How to train, whatever the task."""
 
     ROLE: ClassVar[str] = HYPERPARAMETER

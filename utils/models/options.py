@@ -1,0 +1,53 @@
+"""The options of every script that computes texts with a model."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from utils.cli.options import EFFORT, HYPERPARAMETER, MEMORY, PLACE, PLACES, option
+from utils.runs.files import CACHE_DIR
+
+PRECISION_HELP = (
+    "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at least "
+    "192 wide, else fp32"
+)
+
+
+@dataclass(kw_only=True)
+class ComputeOptions:
+    """How texts are computed."""
+
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = option(
+        "auto", PRECISION_HELP, role=HYPERPARAMETER, group=MEMORY
+    )
+    eval_token_budget: int | None = option(
+        None, "tokens per evaluation batch", role=EFFORT, group=MEMORY, minimum=1, metavar="TOKENS"
+    )
+
+
+@dataclass(kw_only=True)
+class InferenceOptions(ComputeOptions):
+    """How texts are computed by a model that is not trained any more."""
+
+    precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = option(  # type: ignore[assignment]
+        "auto",
+        f"{PRECISION_HELP}; int8 is faster than fp32 on CPUs and rounds the scores a little",
+        role=HYPERPARAMETER,
+        group=MEMORY,
+    )
+    temperature: float | None = option(
+        None,
+        "divide the logits by this before they become probabilities; without it by the model's own, which finetune.py "
+        "fits to the validation texts; 1 changes nothing",
+        role=HYPERPARAMETER,
+        group=MEMORY,
+        above=0,
+    )
+
+
+@dataclass(kw_only=True)
+class CacheOptions:
+    """Where tokenized texts are."""
+
+    cache_dir: str = option(
+        CACHE_DIR, "where tokenized texts are kept for all runs", role=PLACE, group=PLACES, metavar="DIR"
+    )

@@ -1,0 +1,1 @@
+"""From new texts to their registers: one text, a stream, a corpus."""

@@ -112,7 +112,7 @@ def fit(run: Run) -> str:
     prepared = prepare(run)
 
     from utils.models import device as machine
-    from utils.training.classifier_trainer import save_model, train_report
+    from utils.training.classifier_outcome import calibrate, save_model, train_report
     from utils.training.trainer import run_trainer
 
     trainer = make_trainer(run, prepared, run.options)
@@ -131,13 +131,15 @@ def fit(run: Run) -> str:
         run.record.write("running")
         print(describe_start(run, trainer))
 
+    calibration = {}
     if arguments.num_train_epochs:
         run_trainer(trainer, run.options.early_stopping_patience, run.stop)
+        calibration = calibrate(trainer)
     else:
         trainer.state.epoch = 0
         trainer.evaluate()
 
-    report = train_report(trainer, machine.peak_memory_bytes(arguments.device))
+    report = train_report(trainer, machine.peak_memory_bytes(arguments.device)) | {"calibration": calibration}
     if run.options.evaluate_train:
         metrics = trainer.predict(prepared.data.train, metric_key_prefix="train").metrics
         report["train"] = {name: metrics[f"train_{name}"] for name in ("loss", *METRICS)}

@@ -5,7 +5,8 @@ import torch
 
 from utils.data.batching import PaddingCollator
 from utils.data.tokenization import load_tokenizer
-from utils.evaluation.inference import cross_entropy, predict_logits, softmax
+from utils.evaluation.calibration import cross_entropy
+from utils.evaluation.inference import predict_logits, softmax
 from utils.models.loading import build_classifier, choose_max_length, load_config, set_attention_dropout
 
 

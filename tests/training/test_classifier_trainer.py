@@ -208,7 +208,7 @@ def test_short_epochs_are_saved_only_if_they_are_the_best_or_the_last(inputs, in
     """On a GPU an epoch of a small corpus takes a second, and saving a large model ten."""
     from utils.runs.resume_points import ResumePoints
 
-    scores = iter([0.5, 0.4, 0.3, 0.6, 0.2, 0.1])
+    scores = iter([0.5, 0.4, 0.3, 0.6, 0.2, 0.1, 0.6])
     stock_metrics, stock_seal = classifier_trainer.classification_metrics, ResumePoints.seal
     saved = []
 
@@ -231,7 +231,7 @@ def test_short_epochs_are_saved_only_if_they_are_the_best_or_the_last(inputs, in
 
 def test_the_best_epoch_is_kept_and_reported(inputs, invoke, monkeypatch):
     """The saved weights are those of the second of three epochs."""
-    scores = iter([0.2, 0.9, 0.4])
+    scores = iter([0.2, 0.9, 0.4, 0.9])
     stock = classifier_trainer.classification_metrics
     after_epoch = {}
 
@@ -245,7 +245,7 @@ def test_the_best_epoch_is_kept_and_reported(inputs, invoke, monkeypatch):
     report = json.loads((inputs.folder / "outputs/tiny-en/train.json").read_text())
     assert report["best_epoch"] == 2
     saved = load_file(inputs.folder / "models/tiny-en/model.safetensors")
-    assert set(after_epoch) == {1, 2}
+    assert {1, 2} <= set(after_epoch)
     assert all(torch.equal(saved[name], value) for name, value in after_epoch[2].items())
     assert not all(torch.equal(saved[name], value) for name, value in after_epoch[1].items())
 

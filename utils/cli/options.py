@@ -135,7 +135,7 @@ def empty_value(field: dataclasses.Field) -> Any:
 
 
 @dataclass
-class CommonOptions:
+class ScriptOptions:
     """The options that every script has."""
 
     config: list[str] | None = option(
@@ -150,5 +150,11 @@ class CommonOptions:
     print_config: bool = option(
         False, "print all options and where their values come from, and end", role=EFFORT, group=OTHER
     )
-    seed: int = option(42, "seed of everything random", role=HYPERPARAMETER, group=OTHER, minimum=0, maximum=2**32 - 1)
     debug: bool = option(False, "show tracebacks", role=EFFORT, group=OTHER)
+
+
+@dataclass
+class CommonOptions(ScriptOptions):
+    """The options of scripts in which something is random."""
+
+    seed: int = option(42, "seed of everything random", role=HYPERPARAMETER, group=OTHER, minimum=0, maximum=2**32 - 1)

@@ -89,7 +89,7 @@ class Classifier:
             description=description,
         )
 
-    def logits_of(self, input_ids: Sequence[Sequence[int]], token_budget: int | None) -> np.ndarray:
+    def logits_of(self, input_ids: Sequence[Any], token_budget: int | None) -> np.ndarray:
         """Compute the logits of texts, given as their tokens; shape [texts, labels], of no texts [0, labels]."""
         lengths = np.array([len(ids) for ids in input_ids])
         results = np.empty((len(lengths), len(self.labels)), dtype=np.float32)
@@ -189,10 +189,3 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Return the probabilities of logits, row by row, shape unchanged."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean cross-entropy over the texts, in nats."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_normalizer = np.log(np.exp(shifted).sum(axis=1))
-    return float(np.mean(log_normalizer - shifted[np.arange(len(labels)), labels]))

@@ -11,8 +11,9 @@ from utils.cli.options import (
     MODEL,
     PLACE,
     PLACES,
-    CommonOptions,
+    SLURM,
     Need,
+    ScriptOptions,
     option,
     options_by_role,
 )
@@ -27,7 +28,7 @@ ROWS_PER_PART = 2000
 
 
 @dataclass(kw_only=True)
-class PredictOptions(InferenceOptions, RegistryOptions, CommonOptions):
+class PredictOptions(InferenceOptions, RegistryOptions, ScriptOptions):
     """The options of predict.py."""
 
     ROLE: ClassVar[str] = IDENTITY
@@ -98,12 +99,16 @@ class PredictOptions(InferenceOptions, RegistryOptions, CommonOptions):
         3,
         "give up when Slurm has started the job so often without another part",
         role=EFFORT,
-        group=MEMORY,
+        group=SLURM,
         minimum=1,
         metavar="TIMES",
     )
     share: str | None = option(
-        None, "label one share of a plan of submit_predict_jobs.sh: FILE:NUMBER", role=EFFORT, metavar="SHARE"
+        None,
+        "label one share of a plan of submit_predict_jobs.sh: FILE:NUMBER",
+        role=EFFORT,
+        group=SLURM,
+        metavar="SHARE",
     )
     export: Literal["onnx", "openvino"] | None = option(
         None, "write the model for ONNX Runtime or OpenVINO to --output_dir", role=EFFORT, group=OTHERS
@@ -115,5 +120,5 @@ class PredictOptions(InferenceOptions, RegistryOptions, CommonOptions):
 
 # Options that make other labels, or other files of them.
 IDENTITY_OPTIONS = tuple(
-    name for name in options_by_role(PredictOptions, IDENTITY, "hyperparameter") if name not in ("seed", "precision")
+    name for name in options_by_role(PredictOptions, IDENTITY, "hyperparameter") if name != "precision"
 )

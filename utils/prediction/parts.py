@@ -20,13 +20,14 @@ from utils.runs.files import atomic_path
 # A part ends before this many bytes or characters, or behind one longer row.
 PART_SIZE = 1 << 24
 # Classes of probability, of equal width, in which labels are counted.
-NUM_CLASSES = 20
+NUM_CLASSES = 10
 ENDING = ".part.zst"
 
 
 def cut_parts(rows: Iterable[RawRow], rows_per_part: int) -> Iterator[tuple[int, list[RawRow]]]:
     """Yield the parts of a file: the number of the first row, from 0, and the rows."""
-    first, part, size = 0, [], 0
+    part: list[RawRow] = []
+    first = size = 0
     for row in rows:
         if part and (len(part) == rows_per_part or size + row.size > PART_SIZE):
             yield first, part

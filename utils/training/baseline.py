@@ -134,7 +134,7 @@ def _probabilities(model: Any, texts: list[str], num_labels: int) -> np.ndarray:
 
 
 def _metrics(model: Any, texts: list[str], labels: np.ndarray, registers: list[str]) -> dict[str, float]:
-    from utils.evaluation.inference import cross_entropy
+    from utils.evaluation.calibration import cross_entropy
 
     probabilities = _probabilities(model, texts, len(registers))
     metrics = classification_metrics(labels, probabilities.argmax(1), len(registers))

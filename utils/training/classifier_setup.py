@@ -201,7 +201,7 @@ def count_registers(labels: Any, registers: list[str]) -> dict[str, int]:
 
 def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
     """Return the lines that say what is about to be trained."""
-    from utils.training.classifier_trainer import count_parameters
+    from utils.training.classifier_outcome import count_parameters
 
     content: dict[str, Any] = run.record.content
     lengths = trainer.sampler.lengths
@@ -235,8 +235,16 @@ def describe_end(layout: RunLayout, report: dict[str, Any]) -> str:
     """Return the lines that say what was reached and where it is."""
     best = next(epoch for epoch in report["epochs"] if epoch["epoch"] == report["best_epoch"])
     warning = f"{report['warning']}\n" if report.get("warning") else ""
+    calibration = report.get("calibration")
+    calibrated = ""
+    if calibration:
+        calibrated = (
+            f"temperature {calibration['temperature']:.2f}: validation loss {calibration['validation_loss']:.3f} -> "
+            f"{calibration['calibrated_validation_loss']:.3f}\n"
+        )
     return (
         f"{warning}best epoch {report['best_epoch']} of {len(report['epochs'])}: "
-        f"validation macro F1 {best['validation']['macro_f1']:.3f}; {report['texts_per_second']:.1f} texts/s\n"
+        f"validation macro F1 {best['validation']['macro_f1']:.3f}; "
+        f"{report['texts_per_second']:.1f} texts/s\n{calibrated}"
         f"model    {layout.model}\nmetrics  {layout.train_json}\nrecord   {layout.run_json}"
     )

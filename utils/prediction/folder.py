@@ -1,0 +1,233 @@
+"""A folder of labels: what is in it, what is under way, and what is known of both.
+
+    NAME.jsonl.zst                           the labels of a file, in its order
+    predictions.json                         what they were made with, and what was counted
+    bad_rows.jsonl                           rows without a label, if there are any
+    .predictions/parts/NAME.parts/           parts of a file that is not finished
+    .predictions/done/NAME.json              what was counted in a file that is
+    .predictions/jobs/                       how often Slurm has started a job
+
+Any number of processes may work in one folder: each file is written whole, and all that is said of several is made
+anew from what is said of each.
+"""
+
+import contextlib
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.errors import UserError
+from utils.prediction.inputs import InputFile
+from utils.prediction.parts import ENDING, Counts, Part, read_part, whole_parts
+from utils.prediction.records import RecordLayout, write_labels
+from utils.runs.files import atomic_path, locked, now, read_json, write_json
+
+ADVICE = "remove it, or label again with --force"
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """A folder of labels.
+
+    Args:
+        path: of the folder.
+        output_format: of the files: jsonl.zst, jsonl, csv or parquet.
+    """
+
+    path: Path
+    output_format: str
+
+    @property
+    def overview(self) -> Path:
+        """What is known of all the files."""
+        return self.path / "predictions.json"
+
+    @property
+    def bad_rows(self) -> Path:
+        """The rows without a label."""
+        return self.path / "bad_rows.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """Where things are that users need not see."""
+        return self.path / ".predictions"
+
+    def labels(self, name: str) -> Path:
+        """The labels of a file."""
+        return self.path / f"{name}.{self.output_format}"
+
+    def parts(self, name: str) -> Path:
+        """The parts of a file that is not finished."""
+        return self.work / "parts" / f"{name}.parts"
+
+    def done(self, name: str) -> Path:
+        """What was counted in a file that is finished."""
+        return self.work / "done" / f"{name}.json"
+
+    def lock(self, what: str) -> Path:
+        """A file that who changes `what` locks; one of a few, since they stay."""
+        return self.work / "locks" / f"{zlib.crc32(what.encode()) % 64:02}.lock"
+
+    def is_finished(self, file: InputFile) -> bool:
+        """Return whether a file has its labels.
+
+        Raises:
+            UserError: if it is not the file any more that was labelled.
+        """
+        summary = read_json(self.done(file.name), ADVICE)
+        if summary is None or not self.labels(file.name).is_file():
+            return False
+        self._check_unchanged(file, summary["input"])
+        return True
+
+    def begin_file(self, file: InputFile) -> dict[int, Part]:
+        """Return the parts of a file that have their labels.
+
+        Raises:
+            UserError: if it is not the file any more that they were made from.
+        """
+        mark = self.parts(file.name) / "input.json"
+        before = read_json(mark, ADVICE)
+        if before is None:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            write_json(mark, self._identity(file))
+        else:
+            self._check_unchanged(file, before)
+        return whole_parts(mark.parent)
+
+    def _identity(self, file: InputFile) -> dict[str, Any]:
+        return {"path": str(file.path), "size": file.size, "modified": file.modified}
+
+    def _check_unchanged(self, file: InputFile, before: dict[str, Any]) -> None:
+        if (file.size, file.modified) != (before["size"], before["modified"]):
+            raise UserError(
+                f"{file.path} has changed since it was labelled in {self.path}; give another --output_dir, or --force"
+            )
+
+    def finish_file(self, file: InputFile, num_parts: int, layout: RecordLayout) -> bool:
+        """Make the file of labels if all parts are there; returns whether they are.
+
+        Several processes may have found the last part at the same time; one of them does it.
+        """
+        with locked(self.lock(file.name)):
+            if self.is_finished(file):
+                return True
+            found = whole_parts(self.parts(file.name))
+            if any(number not in found for number in range(num_parts)):
+                return False
+            paths = [self.parts(file.name) / f"{number:07}{ENDING}" for number in range(num_parts)]
+            write_labels(
+                self.labels(file.name),
+                lambda: (content[1] for path in paths if (content := read_part(path))),
+                layout,
+            )
+            counts, bad = Counts(), []
+            for number in range(num_parts):
+                counts.add(found[number].counts)
+                bad += found[number].bad_rows
+            summary = {"input": self._identity(file), "counts": vars(counts), "bad_rows": bad}
+            write_json(self.done(file.name), summary)
+            for path in (*paths, self.parts(file.name) / "input.json"):
+                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.parts(file.name).rmdir()
+            return True
+
+    def begin(self, made_with: dict[str, Any], about: dict[str, Any], force: bool) -> dict[str, Any]:
+        """Note what the labels are made with, unless that is there already; returns what is there.
+
+        Args:
+            made_with: what makes other labels: the model's checksum, the options, the folder of the texts.
+            about: what else is to be known: the model's name, versions.
+            force: forget labels that were made with something else, or are complete.
+
+        Raises:
+            UserError: if the folder holds labels that were made with something else.
+        """
+        with locked(self.lock("predictions.json")):
+            content = read_json(self.overview, ADVICE)
+            if content is not None:
+                found = _differences(content["made_with"], made_with)
+                if force and (found or not content["unfinished"]):
+                    self._forget(content)
+                    content = None
+                elif found:
+                    raise UserError(
+                        f"{self.path} holds labels that were made with something else ({'; '.join(found)})\n"
+                        "give another --output_dir, or --force to replace them"
+                    )
+            if content is None:
+                content = {"made_with": made_with, **about, "started": now(), "unfinished": [], "files": {}}
+                write_json(self.overview, content)
+        return content
+
+    def _forget(self, content: dict[str, Any]) -> None:
+        before = LabelFolder(self.path, content["made_with"]["options"]["output_format"])
+        for name in content["files"]:
+            before.labels(name).unlink(missing_ok=True)
+            before.done(name).unlink(missing_ok=True)
+        for path in (self.work / "parts").rglob("*.parts/*"):
+            path.unlink()
+        self.bad_rows.unlink(missing_ok=True)
+        self.overview.unlink()
+
+    def write_overview(self, names: list[str], low: float) -> dict[str, Any]:
+        """Write predictions.json and bad_rows.jsonl from what is known of each file; returns the content.
+
+        Args:
+            names: of all files that are to be labelled.
+            low: probabilities below are low.
+        """
+        with locked(self.lock("predictions.json")):
+            content = read_json(self.overview, ADVICE)
+            names = sorted({*names, *content["files"], *content["unfinished"]})
+            summaries = {name: found for name in names if (found := read_json(self.done(name), ADVICE))}
+            totals, files = Counts(), {}
+            folders: dict[str, Counts] = {}
+            for name, summary in summaries.items():
+                counts = Counts(**summary["counts"])
+                totals.add(counts)
+                folders.setdefault(str(Path(name).parent), Counts()).add(counts)
+                files[name] = {"input": summary["input"]["path"], **_described(counts, low)}
+            content |= {
+                "updated": now(),
+                **_described(totals, low),
+                "texts_per_second": round(totals.texts / totals.seconds, 3) if totals.seconds else None,
+                "tokens_per_second": round(totals.tokens / totals.seconds, 1) if totals.seconds else None,
+                "folders": {name: _described(counts, low) for name, counts in sorted(folders.items())},
+                "files": files,
+                "unfinished": [name for name in names if name not in summaries],
+            }
+            self._write_bad_rows(summaries)
+            write_json(self.overview, content)
+        return content
+
+    def _write_bad_rows(self, summaries: dict[str, dict[str, Any]]) -> None:
+        if not any(summary["bad_rows"] for summary in summaries.values()):
+            return
+        with atomic_path(self.bad_rows) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+            for summary in summaries.values():
+                for row in summary["bad_rows"]:
+                    file.write(json.dumps({"file": summary["input"]["path"], **row}, ensure_ascii=False) + "\n")
+
+
+def _described(counts: Counts, low: float) -> dict[str, Any]:
+    return {
+        "num_rows": counts.rows,
+        "num_texts": counts.texts,
+        "num_bad_rows": counts.rows - counts.texts,
+        "num_tokens": counts.tokens,
+        "num_truncated": counts.truncated,
+        "registers": dict(sorted(counts.registers.items(), key=lambda pair: (-pair[1], pair[0]))),
+        "probabilities": counts.probabilities,
+        "low_confidence": {"below": low, "share": round(counts.share_below(low), 4)},
+        "seconds": round(counts.seconds, 3),
+    }
+
+
+def _differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return what differs, in words."""
+    flat = [{**content.pop("options"), **content} for content in (dict(before), dict(after))]
+    return [f"{name} {flat[0].get(name)} -> {value}" for name, value in flat[1].items() if flat[0].get(name) != value]

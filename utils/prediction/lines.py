@@ -1,0 +1,95 @@
+"""Labels of texts that are given one by one: a line for each, as soon as it is there."""
+
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from utils.data.tokenization import encode
+from utils.errors import UserError
+from utils.evaluation.inference import Classifier
+from utils.prediction.model import find_model_folder
+from utils.prediction.options import PredictOptions
+from utils.prediction.records import PROBABILITIES_DIGITS, RecordLayout
+
+# Texts that are computed together, if so many wait.
+TOGETHER = 256
+
+
+def label_lines(options: PredictOptions) -> int:
+    """Print a line for every text of --text or of standard input; returns the exit status."""
+    _, folder = find_model_folder(options)
+    classifier = Classifier(folder, options.precision, options.temperature)
+    given = iter([options.text]) if options.text else waiting_lines(sys.stdin.buffer)
+    number = 0
+    for texts in given:
+        for line in label_texts(classifier, texts, number, options):
+            print(line)
+        number += len(texts)
+        sys.stdout.flush()
+    return 0
+
+
+def label_texts(classifier: Classifier, texts: list[str], first: int, options: PredictOptions) -> Iterator[str]:
+    """Yield a line for each text.
+
+    Args:
+        classifier: the model.
+        texts: of which each must say something.
+        first: number of the first one, from 0.
+        options: of predict.py.
+
+    Raises:
+        UserError: for an empty text, before any of these is labelled.
+    """
+    for number, text in enumerate(texts, first + 1):
+        if not text.strip():
+            raise UserError(f"text {number} is empty")
+    input_ids, cut = encode(texts, classifier.tokenizer, classifier.max_length)
+    probabilities = classifier.probabilities(classifier.logits_of(input_ids, options.eval_token_budget))
+    layout = RecordLayout(tuple(classifier.labels), hplt=options.hplt)
+    for index, shares in enumerate(probabilities):
+        best, second = np.argsort(-shares, kind="stable")[:2]
+        if options.format == "json":
+            kept = {"text": texts[index]} if options.keep_text else {}
+            yield layout.record(first + index, int(best), shares, len(input_ids[index]), cut[index], kept)
+        else:
+            yield "\t".join(
+                f"{classifier.labels[label]}\t{shares[label]:.{PROBABILITIES_DIGITS}f}" for label in (best, second)
+            )
+
+
+def waiting_lines(stream: BinaryIO) -> Iterator[list[str]]:
+    """Yield the lines of a stream, as many together as wait to be read, so that none waits for another.
+
+    Raises:
+        UserError: for a line that is not UTF-8.
+    """
+    lines: queue.Queue[bytes | None] = queue.Queue(maxsize=4 * TOGETHER)
+
+    def read() -> None:
+        for line in stream:
+            lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    number, ended = 0, False
+    while not ended:
+        found = [lines.get()]
+        while len(found) < TOGETHER and not lines.empty():
+            found.append(lines.get())
+        ended = found[-1] is None
+        texts = [line for line in found if line is not None]
+        if texts:
+            yield [_decode(line, number + place) for place, line in enumerate(texts, 1)]
+        number += len(texts)
+
+
+def _decode(line: bytes, number: int) -> str:
+    try:
+        return line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise UserError(f"standard input, line {number}: not valid UTF-8") from None

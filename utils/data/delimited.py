@@ -18,6 +18,8 @@ from utils.runs.files import atomic_path
 # With these, spreadsheets begin formulas.
 FORMULA = tuple("=+-@\t\r")
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+# Bytes that are read at once of what nobody looks at.
+BLOCK = 1 << 20
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 # A character of no meaning and what it and a lone carriage return become on their way through the csv module.
 STAND_IN = "\ue000"
@@ -71,7 +73,7 @@ def parse_rows(file: BinaryIO, delimiter: str, longest: int = sys.maxsize) -> It
         longest: characters of a field; more is taken for a quotation mark that nobody closed.
     """
     csv.field_size_limit(longest)
-    invalid: list[tuple[int, int]] = []
+    invalid: list[tuple[int, str]] = []
     reader = csv.reader(_lines(file, invalid, longest), delimiter=delimiter, strict=True)
     line = 1
     while True:
@@ -83,29 +85,34 @@ def parse_rows(file: BinaryIO, delimiter: str, longest: int = sys.maxsize) -> It
             yield line, f"{MALFORMED} ({error})"
         else:
             if invalid:
-                at, byte = invalid[0]
-                yield at, _not_utf8(byte)
+                yield invalid[0]
             else:
                 yield line, [_decoded(field) if STAND_IN in field else field for field in row]
         invalid.clear()
         line = reader.line_num + 1
 
 
-def _lines(file: BinaryIO, invalid: list[tuple[int, int]], longest: int) -> Iterator[str]:
+def _lines(file: BinaryIO, invalid: list[tuple[int, str]], longest: int) -> Iterator[str]:
     """Yield the lines of a file, which end after ``\n`` only (str.splitlines also splits at U+2028 and others).
 
-    Lone carriage returns travel in other characters; `invalid` gets lines that are not UTF-8, with the first such byte.
+    Lone carriage returns travel in other characters; `invalid` gets the numbers of lines that are not UTF-8 or too
+    long, and what is wrong with them.
     """
-    # A longer line comes in pieces, and its field is refused.
-    size = -1 if longest == sys.maxsize else longest + 1
+    size = -1 if longest == sys.maxsize else longest
     for number in itertools.count(1):
         raw = file.readline(size)
         if not raw:
             return
+        if len(raw) == size and not raw.endswith(b"\n"):
+            invalid.append((number, f"a line of {longest // 10**6:,} MB or more"))
+            while (rest := file.readline(BLOCK)) and not rest.endswith(b"\n"):
+                pass
+            # Enough for a row, which is not looked at.
+            raw = b"x\n"
         try:
             line = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            invalid.append((number, raw[error.start]))
+            invalid.append((number, _not_utf8(raw[error.start])))
             line = raw.decode("utf-8", "replace")
         if number == 1:
             line = line.removeprefix("\ufeff")

@@ -59,15 +59,15 @@ def find_inputs(given: list[str], output_dir: Path) -> tuple[Path, list[InputFil
     roots, found, own = [], {}, 0
     for word in given:
         paths, root = _expand(word)
-        roots.append(root.resolve())
+        roots.append(_real(root))
         for path in paths:
-            real = path.resolve()
-            if output_dir.resolve() in real.parents:
+            real = _real(path)
+            if _real(output_dir) in real.parents:
                 own += 1
             elif real in found:
                 print(f"{path} is named twice; it is labelled once", file=sys.stderr)
             else:
-                found[real] = path, root.resolve() / path.relative_to(root)
+                found[real] = path, _real(root) / path.relative_to(root)
     if not found:
         where = f"the files are in the output folder {output_dir}" if own else f"nothing to label in {' '.join(given)}"
         raise UserError(f"{where}; expected files of {', '.join(KINDS)}, or .gz or .zst, elsewhere")
@@ -77,6 +77,11 @@ def find_inputs(given: list[str], output_dir: Path) -> tuple[Path, list[InputFil
     files = [_input_file(path, place.relative_to(common)) for path, place in found.values()]
     _check_names(files, output_dir)
     return common, sorted(files, key=lambda file: file.name)
+
+
+def _real(path: Path) -> Path:
+    """Return where links lead; Path.resolve refuses those that lead in circles."""
+    return Path(os.path.realpath(path))
 
 
 def _expand(word: str) -> tuple[list[Path], Path]:

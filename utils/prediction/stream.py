@@ -7,6 +7,7 @@ what a file's parts are follows from the file.
 
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,16 +165,19 @@ def start_stream(stream: PartStream, num_workers: int) -> Iterator[TokenizedPart
     """
     if num_workers == 0:
         return iter(stream)
-    loader = DataLoader(
-        stream,
-        batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=num_workers,
-        # They have all that they need from the start, and need not import it again.
-        multiprocessing_context="fork",
-        worker_init_fn=_leave_signals,
-    )
-    return iter(loader)
+    with warnings.catch_warnings():
+        # That there are more of them than cores.
+        warnings.simplefilter("ignore")
+        loader = DataLoader(
+            stream,
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=num_workers,
+            # They have all that they need from the start, and need not import it again.
+            multiprocessing_context="fork",
+            worker_init_fn=_leave_signals,
+        )
+        return iter(loader)
 
 
 def _as_it_is(item: Any) -> Any:
@@ -202,4 +206,6 @@ def choose_num_workers(requested: int | None, on_gpu: bool, num_texts_bytes: int
         return requested
     if num_texts_bytes < 1 << 16:
         return 0
-    return max(1, min(8, len(os.sched_getaffinity(0)) - 1)) if on_gpu else 1
+    # What this process may use, where the system tells.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores - 1)) if on_gpu else 1

@@ -1,6 +1,6 @@
-"""The engine behind submit_train_jobs.sh and submit_eval_jobs.sh.
+"""The engine behind submit_train_jobs.sh, submit_eval_jobs.sh and submit_predict_jobs.sh.
 
-python -m utils.jobs train|eval [VARIABLE=VALUE ...] -- [OPTIONS] [-- OPTIONS OF SBATCH]
+python -m utils.jobs train|eval|predict [VARIABLE=VALUE ...] -- [OPTIONS] [-- OPTIONS OF SBATCH]
 """
 
 import os
@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from utils import PROJECT
 from utils.cli.script import run_script
@@ -15,8 +16,9 @@ from utils.errors import UserError
 from utils.jobs import slurm
 from utils.jobs.combinations import Plan, Planner, make_planner
 from utils.jobs.options import parse_combination_options
+from utils.jobs.predictions import PredictPlanner
 from utils.jobs.status import status_table
-from utils.jobs.submission import Array, Submission, make_arrays
+from utils.jobs.submission import Array, Submission, Work, make_arrays
 from utils.runs.files import check_writable
 
 DESCRIPTIONS = {
@@ -40,19 +42,30 @@ Edit the variables at its top, or give options of the same names. Options of sba
     ./submit_eval_jobs.sh -- --time=8:00:00
 
 Edit the variables at its top, or give options of the same names. Options of sbatch go after --.""",
+    "predict": """Label the files of a corpus, dealt out among the tasks of one Slurm job array.
+
+    ./submit_predict_jobs.sh --models xlmr --langs en-fr --input "/corpus/*.jsonl.zst" --output_dir predictions/web
+    ./submit_predict_jobs.sh --model OWNER/NAME --input /corpus --num_tasks 64 --options "--keep_columns url"
+    ./submit_predict_jobs.sh --models xlmr --langs en-fr --input /corpus --dry_run
+    ./submit_predict_jobs.sh --models xlmr --langs en-fr --input /corpus --status
+    ./submit_predict_jobs.sh --models xlmr --langs en-fr --input /corpus -- --time=8:00:00
+
+Edit the variables at its top, or give options of the same names. Options of sbatch go after --. Submitted again, only
+what is missing runs.""",
 }
 # What a further command must repeat of the user's options to be about the same combinations.
 SELECTION = ("models", "langs", "subfolder", "output_dir", "models_dir")
+LABELS = (*SELECTION, "model", "input", "options")
 
 
 def main() -> int:
     """Plan, then print the table, print the commands or submit; returns its exit status."""
     kind, variables, given, sbatch_options = split_call(sys.argv[1:])
     options = parse_combination_options(kind, given, variables, script_name(kind), DESCRIPTIONS[kind])
+    if kind == "predict":
+        return submit_predictions(PredictPlanner(options), sbatch_options, repeated(options, variables, *LABELS))
     planner = make_planner(kind, options)
-    if not (options.status or options.dry_run):
-        slurm.require_sbatch()
-        check_writable(planner.jobs_dir)
+    check_slurm(planner, options)
     planner.read_queue()
     if options.status:
         print(status_table(planner.statuses()))
@@ -60,7 +73,8 @@ def main() -> int:
     plan = planner.plan()
     limit = slurm.DEFAULT_ARRAY_LIMIT if options.dry_run else slurm.array_limit()
     manifest = new_manifest(planner)
-    submission = prepare(planner, plan, limit, manifest, sbatch_options)
+    work = [planner.work(combination) for combination in plan.work]
+    submission = prepare(planner, work, limit, manifest, sbatch_options)
     if options.dry_run:
         print_commands(submission)
         print_counts(planner, plan, "to submit", len(plan.work))
@@ -73,10 +87,54 @@ def main() -> int:
     return 0
 
 
+def submit_predictions(planner: PredictPlanner, sbatch_options: list[str], same: str) -> int:
+    """Plan the labelling of files, then print the table, print the commands or submit; returns its exit status.
+
+    Args:
+        planner: of the files.
+        sbatch_options: of the user.
+        same: the options that a further call needs to be about the same files.
+    """
+    options = planner.options
+    check_slurm(planner, options)
+    planner.read_queue()
+    if options.status:
+        print(planner.status_table())
+        return 0
+    limit = slurm.DEFAULT_ARRAY_LIMIT if options.dry_run else slurm.array_limit()
+    manifest = new_manifest(planner)
+    stamp = manifest.stem.partition("-")[2]
+    submission = prepare(planner, planner.plan(stamp), limit, manifest, sbatch_options)
+    planner.say_missing()
+    if options.dry_run:
+        print_commands(submission)
+        print(planner.describe("to label"))
+        return 0
+    planner.write_plans(stamp)
+    if submission.arrays:
+        submission.run(manifest, planner.ledger)
+    print(planner.describe("submitted"))
+    if submission.jobs:
+        print(f"logs      {planner.jobs_dir}/*-task-*/predict.txt, Slurm's own {planner.jobs_dir}/predict-JOB.txt")
+        print(f"follow    ./submit_predict_jobs.sh{same} --status")
+        print(f"summary   python post_eval.py --predictions {shlex.quote(str(planner.results_dir))}")
+        print(f"cancel    scancel {' '.join(submission.jobs)}")
+    if failure := submission.failure():
+        raise failure
+    return 0
+
+
+def check_slurm(planner: Any, options: Any) -> None:
+    """Raise a `UserError` unless jobs can be submitted, if they are to be."""
+    if not (options.status or options.dry_run):
+        slurm.require_sbatch()
+        check_writable(planner.jobs_dir)
+
+
 def split_call(argv: list[str]) -> tuple[str, dict[str, str], list[str], list[str]]:
     """Return the kind of jobs, the script's variables, the user's options, and those of sbatch."""
     if len(argv) < 2 or argv[0] not in DESCRIPTIONS or "--" not in argv:
-        raise UserError("this is called by submit_train_jobs.sh and submit_eval_jobs.sh; use these")
+        raise UserError("this is called by submit_train_jobs.sh and its like; use these")
     end = argv.index("--")
     variables = dict(pair.split("=", 1) for pair in argv[1:end])
     given = argv[end + 1 :]
@@ -91,13 +149,15 @@ def script_name(kind: str) -> str:
     return f"submit_{kind}_jobs.sh"
 
 
-def new_manifest(planner: Planner) -> Path:
+def new_manifest(planner: Planner | PredictPlanner) -> Path:
     """Return a file for the manifest that no other submission has."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     return (planner.jobs_dir / f"{planner.kind}-{stamp}.tsv").absolute()
 
 
-def prepare(planner: Planner, plan: Plan, limit: int, manifest: Path, sbatch_options: list[str]) -> Submission:
+def prepare(
+    planner: Planner | PredictPlanner, work: list[Work], limit: int, manifest: Path, sbatch_options: list[str]
+) -> Submission:
     """Return the arrays to submit."""
     log = planner.jobs_dir / f"{planner.kind}-%A.txt"
     accelerate = getattr(planner.options, "accelerate_config", "")
@@ -107,7 +167,7 @@ def prepare(planner: Planner, plan: Plan, limit: int, manifest: Path, sbatch_opt
         return [str(script), str(PROJECT), str(manifest), str(array.offset), *([accelerate] if accelerate else [])]
 
     return Submission(
-        make_arrays([planner.work(combination) for combination in plan.work], limit),
+        make_arrays(work, limit),
         command,
         [f"--output={log}", "--open-mode=append", *sbatch_options],
         planner.options.max_jobs,
@@ -139,10 +199,10 @@ def print_counts(planner: Planner, plan: Plan, word: str, number: int) -> None:
     print(text)
 
 
-def repeated(planner: Planner, variables: dict[str, str], *names: str) -> str:
+def repeated(options: Any, variables: dict[str, str], *names: str) -> str:
     """Return the options that another call needs to be about the same combinations."""
-    values = {name: str(getattr(planner.options, name)) for name in names}
-    return "".join(f" --{name} {shlex.quote(x)}" for name, x in values.items() if x != variables.get(name))
+    values = {name: str(getattr(options, name)) for name in names}
+    return "".join(f" --{name} {shlex.quote(x)}" for name, x in values.items() if x != variables.get(name, ""))
 
 
 def print_summary(planner: Planner, plan: Plan, submission: Submission, variables: dict[str, str]) -> None:
@@ -152,7 +212,7 @@ def print_summary(planner: Planner, plan: Plan, submission: Submission, variable
     if not submission.jobs:
         return
     results, kind = planner.results_dir, planner.kind
-    same = repeated(planner, variables, *SELECTION, *(["eval_langs"] if kind == "eval" else []))
+    same = repeated(planner.options, variables, *SELECTION, *(["eval_langs"] if kind == "eval" else []))
     print(f"logs      {results}/MODEL-LANGS/{kind}.txt, Slurm's own {planner.jobs_dir}/{kind}-JOB.txt")
     print(f"follow    ./{script_name(kind)}{same} --status")
     if kind == "train":

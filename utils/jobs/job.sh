@@ -57,13 +57,13 @@ load_environment() {
 }
 
 # may_go_on: whether this task should be queued again after a signal. Not if somebody cancelled it or Slurm
-# has queued it again already; evaluations do not exceed their time by being repeated.
+# has queued it again already; at their time limit not evaluations, which would only be repeated.
 may_go_on() {
     local answer
     [[ $task ]] || return 1
     answer=$(scontrol show job --oneliner "$task") || return 1
     [[ $answer == *" Restarts=${SLURM_RESTART_COUNT:-0} "* ]] || return 1
-    [[ $answer == *" JobState=RUNNING "* || ($kind == train && $answer == *" Reason=TimeLimit "*) ]]
+    [[ $answer == *" JobState=RUNNING "* || ($kind != eval && $answer == *" Reason=TimeLimit "*) ]]
 }
 
 # end_task STATUS: say how the script ended, queue the task again if a signal stopped it, and exit with its status.

@@ -1,19 +1,20 @@
-"""The options of submit_train_jobs.sh and submit_eval_jobs.sh, which are the variables at their top too."""
+"""The options of submit_train_jobs.sh and its like, which are the variables at their top too."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from utils.cli.options import MODEL, OTHER, PLACES, SLURM, option
 from utils.cli.parser import OptionParser
+from utils.prediction.options import ROWS_PER_PART
 
 ALL = "all"
 
 
 @dataclass(kw_only=True)
 class CombinationOptions:
-    """What both submit scripts have: the variables at their top, and options of the same names."""
+    """What all submit scripts have: the variables at their top, and options of the same names."""
 
     GROUP: ClassVar[str] = SLURM
 
@@ -58,16 +59,48 @@ class EvalJobOptions(CombinationOptions):
     after: str = option("", "wait for each model's own training, of these jobs", group=SLURM, metavar="JOB")
 
 
-OPTIONS: dict[str, type[TrainJobOptions | EvalJobOptions]] = {"train": TrainJobOptions, "eval": EvalJobOptions}
+@dataclass(kw_only=True)
+class PredictJobOptions(CombinationOptions):
+    """The options of submit_predict_jobs.sh."""
+
+    GROUP: ClassVar[str] = SLURM
+    GROUP_TITLES: ClassVar[dict[str, str]] = {MODEL: "what to label, and with which model"}
+
+    models: str = option("", "abbreviations of the models, with blanks between them", group=MODEL, metavar="NAMES")
+    langs: str = option("", "what they were trained on (en fr en-fr)", group=MODEL, metavar="LANGS")
+    model: str = option("", "instead of these two: folder or hub id of any classifier", group=MODEL, metavar="MODEL")
+    input: str = option(
+        "", "files, folders and globs of texts, in quotation marks, with blanks between them", group=MODEL
+    )
+    output_dir: str = option(
+        "predictions",
+        "where the labels are written; of several models, each below a folder of its name",
+        group=PLACES,
+        shared=False,
+        metavar="DIR",
+    )
+    num_tasks: int = option(8, "tasks of the array, among which the files are dealt out", minimum=1, metavar="N")
+    rows_per_part: int = option(
+        ROWS_PER_PART, "rows of the parts that large files are cut into", minimum=1, metavar="ROWS"
+    )
+    after: str = option("", "begin when these jobs have ended well", metavar="JOB")
+
+
+JobOptions = TrainJobOptions | EvalJobOptions | PredictJobOptions
+OPTIONS: dict[str, type[JobOptions]] = {
+    "train": TrainJobOptions,
+    "eval": EvalJobOptions,
+    "predict": PredictJobOptions,
+}
 
 
 def parse_combination_options(
     kind: str, argv: Sequence[str], variables: dict[str, str], prog: str, description: str
-) -> TrainJobOptions | EvalJobOptions:
+) -> Any:
     """Parse the options of a submit script.
 
     Args:
-        kind: train or eval.
+        kind: train, eval or predict.
         argv: the user's arguments.
         variables: those at the top of the script.
         prog: the script's name.

@@ -163,6 +163,13 @@ class LabelFolder:
                 write_json(self.overview, content)
         return content
 
+    def forget(self) -> None:
+        """Remove all labels, finished and begun, if there are any."""
+        with locked(self.lock("predictions.json")):
+            content = read_json(self.overview, ADVICE)
+            if content is not None:
+                self._forget(content)
+
     def _forget(self, content: dict[str, Any]) -> None:
         before = LabelFolder(self.path, content["made_with"]["options"]["output_format"])
         for name in content["files"]:

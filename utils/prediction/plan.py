@@ -48,10 +48,10 @@ def read_plan(path: Path) -> dict[str, Any]:
 def read_share(given: str) -> tuple[Path, list[InputFile], list[Piece]]:
     """Return the folder of all texts, all files, and what one task labels of them, from FILE:NUMBER.
 
-    The files are as they are now: one that has changed since the plan was made is seen by its size and date.
+    The files are as they are now: one that has changed since it was labelled in part is seen by its size and date.
 
     Raises:
-        UserError: if there is no such share, or a file is gone.
+        UserError: if there is no such share.
     """
     path, _, number = given.rpartition(":")
     if not path or not number.isdigit():
@@ -59,11 +59,16 @@ def read_share(given: str) -> tuple[Path, list[InputFile], list[Piece]]:
     plan = read_plan(Path(path))
     if int(number) >= len(plan["shares"]):
         raise UserError(f"--share {given}: the plan has {len(plan['shares'])} shares, counted from 0")
-    files = []
-    for file in plan["files"]:
-        try:
-            status = file.path.stat()
-        except OSError as error:
-            raise UserError(f"{file.path}: cannot be read ({error.strerror})") from None
-        files.append(InputFile(file.path, file.name, status.st_size, status.st_mtime_ns))
-    return plan["root"], files, plan["shares"][int(number)]
+    share = plan["shares"][int(number)]
+    mine = {piece.name for piece in share}
+    files = [_as_it_is(file) if file.name in mine else file for file in plan["files"]]
+    return plan["root"], files, share
+
+
+def _as_it_is(file: InputFile) -> InputFile:
+    try:
+        status = file.path.stat()
+    except OSError:
+        # Its reader will say so; the other files can be labelled.
+        return file
+    return InputFile(file.path, file.name, status.st_size, status.st_mtime_ns)

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Bytes of a piece of a file; to start a process for less takes longer than to label it.
+SMALLEST = 1 << 16
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -30,7 +33,7 @@ class Piece:
         return [Piece(self.name, self.size, self.share + self.of * index, self.of * count) for index in range(count)]
 
 
-def deal_out(pieces: Sequence[Piece], count: int) -> list[list[Piece]]:
+def deal_out(pieces: Sequence[Piece], count: int, smallest: int = SMALLEST) -> list[list[Piece]]:
     """Deal files out; files larger than a share are cut. Shares without files are left out.
 
     Each piece goes to the share that has least so far, large ones first (Graham 1969, "Bounds on Multiprocessing Timing
@@ -39,9 +42,9 @@ def deal_out(pieces: Sequence[Piece], count: int) -> list[list[Piece]]:
     Args:
         pieces: the files.
         count: number of shares.
+        smallest: bytes of a piece below which nothing is gained by cutting.
     """
-    # An even share: nothing is gained by cutting a file that is smaller.
-    even = max(1.0, sum(piece.weight for piece in pieces) / count)
+    even = max(smallest, sum(piece.weight for piece in pieces) / count)
     cut = [part for piece in pieces for part in piece.cut(max(1, min(count, -(-int(piece.weight) // int(even)))))]
     shares: list[list[Piece]] = [[] for _ in range(count)]
     weights = [0.0] * count

@@ -5,10 +5,12 @@
     python post_eval.py --ignore_cfm --tve_models xlmr --tve_metrics macro_f1 --tve_eval_langs en fr tr --name core
     python post_eval.py --compare xlmr-en xlmr-en-fr
     python post_eval.py --base_dir outputs --seeds
+    python post_eval.py --predictions predictions/web
 
 Reads MODEL-LANGS/eval/*.json below the base folder. Writes cfm.png beside each model's results, and tve.png,
 summary.csv and report.html in the base folder. Figures are drawn anew where their numbers have changed; those of
-filtered results have names of their own (tve-NAME.png, report-NAME.html).
+filtered results have names of their own (tve-NAME.png, report-NAME.html). With --predictions the labels of predict.py
+are counted instead: registers.csv, registers.png and report.html go to their folder.
 """
 
 import re
@@ -18,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.cli.options import PLACE, PLACES, CommonOptions, Need, option
+from utils.cli.options import IDENTITY, PLACE, PLACES, CommonOptions, Need, option, options_by_role
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.cli.values import plural
@@ -34,9 +36,12 @@ from utils.evaluation.selection import MatrixGrid, select_grid, select_matrices,
 from utils.figures.cfm import confusion_figure
 from utils.figures.drawing import Drawing, draw_all
 from utils.figures.names import Names, load_names
+from utils.figures.registers import registers_figure
 from utils.figures.reliability import reliability_figure
 from utils.figures.style import STYLES, Style
 from utils.figures.tve import train_vs_eval_figure
+from utils.prediction.results import describe_counts, label_counts, label_table, read_overview
+from utils.report.labels import write_label_report
 from utils.report.report import report_data, write_report
 from utils.training.classifier_options import FREE_OPTIONS
 
@@ -44,6 +49,7 @@ from utils.training.classifier_options import FREE_OPTIONS
 FILTERED = "filtered"
 # Headings of options in --help.
 FIGURES, STATISTICS, REPORT = "figures", "statistics", "report"
+LABELS = "labels of a corpus"
 CFM, TVE = "confusion matrices", "train-vs-eval matrices"
 
 
@@ -68,6 +74,13 @@ class PostEvalOptions(CommonOptions):
         role=PLACE,
         group=PLACES,
         env="CORPUS_PATH",
+        metavar="DIR",
+    )
+    predictions: str | None = option(
+        None,
+        "count the labels that predict.py has written in this folder, instead of evaluations",
+        role=PLACE,
+        group=LABELS,
         metavar="DIR",
     )
     format: list[str] | None = option(
@@ -139,6 +152,8 @@ class Results:
 def main() -> int:
     """Run the script; returns its exit status."""
     options = parse_options(PostEvalOptions, __doc__)
+    if options.predictions:
+        return count_labels(options, Path(options.predictions))
     results = gather(options)
     tables = make_tables(options, results)
     for text in (
@@ -155,6 +170,25 @@ def main() -> int:
     evaluations = sum(len(run.evaluations) for run in results.runs)
     left = f"; {plural(unchanged, 'figure')} left as {'it was' if unchanged == 1 else 'they were'}" if unchanged else ""
     print(f"{plural(len(results.runs), 'model')}, {plural(evaluations, 'evaluation')}{left}")
+    for path in written:
+        print(path)
+    return 0
+
+
+def count_labels(options: PostEvalOptions, folder: Path) -> int:
+    """Write table, figure and page about the labels in a folder; returns the exit status."""
+    for name in options_by_role(PostEvalOptions, IDENTITY, groups=(STATISTICS, REPORT, CFM, TVE)):
+        if getattr(options, name):
+            raise UserError(f"--{name} is about evaluations; leave it or --predictions out")
+    overview, names = read_overview(folder), load_names(options.corpus_path)
+    counts, below = label_counts(overview), overview["low_confidence"]["below"]
+    print(describe_counts(counts, below))
+    make = partial(registers_figure, counts, overview["model"], below, STYLES[options.style], names)
+    written, _ = draw_all([Drawing(make, folder / "registers", formats_of(options))])
+    written.append(write_table(folder / "registers.csv", label_table(counts, overview["labels"])))
+    written.append(write_label_report(folder / "report.html", overview, names))
+    if overview["unfinished"]:
+        print(f"not finished and not counted: {plural(len(overview['unfinished']), 'file')}")
     for path in written:
         print(path)
     return 0
@@ -225,8 +259,7 @@ def make_tables(options: PostEvalOptions, results: Results) -> dict[str, list[di
 def plan_figures(options: PostEvalOptions, results: Results) -> list[Drawing]:
     """Return the figures that are to be drawn."""
     style, names, base_dir = STYLES[options.style], results.names, results.base_dir
-    formats = options.format or (["png"] if options.style == "screen" else ["pdf"])
-    drawings = []
+    formats, drawings = formats_of(options), []
     for run, langs in results.matrices:
         make = partial(confusion_figure, run, langs, options.cfm_ignore_summary, style, names)
         drawings.append(Drawing(make, run.folder / f"cfm{results.suffixes[0]}", formats))
@@ -243,6 +276,11 @@ def plan_figures(options: PostEvalOptions, results: Results) -> list[Drawing]:
             make = partial(train_vs_eval_figure, runs, replace(grid, metrics=metrics), style, names)
             drawings.append(Drawing(make, path, formats))
     return drawings
+
+
+def formats_of(options: PostEvalOptions) -> list[str]:
+    """Return the file formats of the figures."""
+    return options.format or (["png"] if options.style == "screen" else ["pdf"])
 
 
 def pages(grid: MatrixGrid, path: Path, style: Style) -> list[tuple[list[str], Path]]:

@@ -22,8 +22,29 @@ from utils.errors import UserError
 from utils.prediction.inputs import InputFile
 from utils.prediction.parts import ENDING, Counts, Part, read_part, whole_parts
 from utils.prediction.records import RecordLayout, write_labels
-from utils.runs.files import atomic_path, locked, now, read_json, write_json
+from utils.runs.files import atomic_path, locked, now, write_json
+from utils.runs.shapes import NUMBER, Required, Shape, read_shaped
 
+# What is known of all the files.
+OVERVIEW = "predictions.json"
+BEGUN: Shape = {
+    Required("made_with"): {Required("options"): {Required("output_format"): str}},
+    Required("number_format"): str,
+    Required("unfinished"): [str],
+    Required("files"): {str: dict},
+}
+# Of a file of texts: what tells it from another.
+INPUT: Shape = {Required("path"): str, Required("size"): int, Required("modified"): int}
+# What is known of a file that is finished.
+SUMMARY: Shape = {
+    Required("input"): INPUT,
+    Required("counts"): {
+        **{Required(name): NUMBER for name in ("rows", "texts", "tokens", "truncated", "seconds")},
+        Required("registers"): {str: int},
+        Required("probabilities"): [int],
+    },
+    Required("bad_rows"): [dict],
+}
 ADVICE = "remove it, or label again with --force"
 
 
@@ -42,7 +63,7 @@ class LabelFolder:
     @property
     def overview(self) -> Path:
         """What is known of all the files."""
-        return self.path / "predictions.json"
+        return self.path / OVERVIEW
 
     @property
     def bad_rows(self) -> Path:
@@ -66,6 +87,10 @@ class LabelFolder:
         """What was counted in a file that is finished."""
         return self.work / "done" / f"{name}.json"
 
+    def summary(self, name: str) -> dict[str, Any] | None:
+        """Return what is known of a file that is finished; None of others."""
+        return read_shaped(self.done(name), SUMMARY, ADVICE)
+
     def lock(self, what: str) -> Path:
         """A file that who changes `what` locks; one of a few, since they stay."""
         return self.work / "locks" / f"{zlib.crc32(what.encode()) % 64:02}.lock"
@@ -76,7 +101,7 @@ class LabelFolder:
         Raises:
             UserError: if it is not the file any more that was labelled.
         """
-        summary = read_json(self.done(file.name), ADVICE)
+        summary = self.summary(file.name)
         if summary is None or not self.labels(file.name).is_file():
             return False
         self._check_unchanged(file, summary["input"])
@@ -89,7 +114,7 @@ class LabelFolder:
             UserError: if it is not the file any more that they were made from.
         """
         mark = self.parts(file.name) / "input.json"
-        before = read_json(mark, ADVICE)
+        before = read_shaped(mark, INPUT, ADVICE)
         if before is None:
             mark.parent.mkdir(parents=True, exist_ok=True)
             write_json(mark, self._identity(file))
@@ -146,8 +171,8 @@ class LabelFolder:
         Raises:
             UserError: if the folder holds labels that were made with something else.
         """
-        with locked(self.lock("predictions.json")):
-            content = read_json(self.overview, ADVICE)
+        with locked(self.lock(OVERVIEW)):
+            content = read_shaped(self.overview, BEGUN, ADVICE)
             if content is not None:
                 found = _differences(content["made_with"], made_with)
                 if force and (found or not content["unfinished"]):
@@ -165,8 +190,8 @@ class LabelFolder:
 
     def forget(self) -> None:
         """Remove all labels, finished and begun, if there are any."""
-        with locked(self.lock("predictions.json")):
-            content = read_json(self.overview, ADVICE)
+        with locked(self.lock(OVERVIEW)):
+            content = read_shaped(self.overview, BEGUN, ADVICE)
             if content is not None:
                 self._forget(content)
 
@@ -187,10 +212,10 @@ class LabelFolder:
             names: of all files that are to be labelled.
             low: probabilities below are low.
         """
-        with locked(self.lock("predictions.json")):
-            content = read_json(self.overview, ADVICE)
+        with locked(self.lock(OVERVIEW)):
+            content = read_shaped(self.overview, BEGUN, ADVICE)
             names = sorted({*names, *content["files"], *content["unfinished"]})
-            summaries = {name: found for name in names if (found := read_json(self.done(name), ADVICE))}
+            summaries = {name: found for name in names if (found := self.summary(name))}
             totals, files = Counts(), {}
             folders: dict[str, Counts] = {}
             for name, summary in summaries.items():

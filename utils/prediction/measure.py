@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from utils.errors import UserError
-from utils.prediction.folder import ADVICE, LabelFolder
+from utils.prediction.folder import LabelFolder
 from utils.prediction.inputs import InputFile
 from utils.prediction.parts import Counts, whole_parts
-from utils.runs.files import read_json
 
 
 @dataclass
@@ -44,7 +43,7 @@ def measure_progress(folder: LabelFolder, files: Sequence[InputFile]) -> Progres
     total, rows_by_name, finished = Counts(), {}, []
     begun = 0
     for file in files:
-        summary = read_json(folder.done(file.name), ADVICE)
+        summary = folder.summary(file.name)
         if summary is not None and folder.labels(file.name).is_file():
             finished.append(file.name)
             counts = Counts(**summary["counts"])

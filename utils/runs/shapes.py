@@ -83,7 +83,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: if it is damaged, naming the file and the place.
     """
-    return _read(path, RECORD, "remove it, and the run begins anew")
+    return read_shaped(path, RECORD, "remove it, and the run begins anew")
 
 
 def read_report(path: Path) -> dict[str, Any] | None:
@@ -92,7 +92,7 @@ def read_report(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: as `read_record`.
     """
-    report = _read(path, REPORT, "remove it, or train again with --force")
+    report = read_shaped(path, REPORT, "remove it, or train again with --force")
     if report is not None and report["best_epoch"] not in [epoch["epoch"] for epoch in report["epochs"]]:
         raise UserError(f"{path}: best_epoch {report['best_epoch']} is not among its epochs; train again with --force")
     return report
@@ -105,7 +105,7 @@ def read_evaluation(path: Path) -> dict[str, Any] | None:
         UserError: as `read_record`.
     """
     advice = "remove it or evaluate again with evaluate.py --force"
-    result = _read(path, EVALUATION, advice)
+    result = read_shaped(path, EVALUATION, advice)
     if result is not None:
         registers, matrix = result["registers"], result["confusion_matrix"]
         if {len(matrix), *map(len, matrix)} != {len(registers)} or not set(registers) <= set(result["per_register"]):
@@ -119,10 +119,15 @@ def read_result(path: Path) -> dict[str, Any] | None:
     Raises:
         UserError: as `read_record`.
     """
-    return _read(path, RESULT, "remove it, and the job is submitted again")
+    return read_shaped(path, RESULT, "remove it, and the job is submitted again")
 
 
-def _read(path: Path, shape: Shape, advice: str) -> Any:
+def read_shaped(path: Path, shape: Shape, advice: str) -> Any:
+    """Read a JSON file that must have this shape; None if there is none.
+
+    Raises:
+        UserError: if it is damaged, naming the file and the place, with the advice.
+    """
     content = read_json(path, advice)
     if content is not None and (problem := find_problem(content, shape)):
         raise UserError(f"{path}: {problem}; {advice}")

@@ -1,0 +1,55 @@
+"""The HTML page about labelled texts: one file that needs no network and no script."""
+
+from pathlib import Path
+from typing import Any
+
+from utils.figures.names import Names
+from utils.figures.registers import COLORS, OTHERS
+from utils.prediction.results import LabelCounts, label_counts
+from utils.report.report import TEMPLATES
+from utils.runs.files import write_text
+
+TITLES = {"all": "Everything", "folder": "Folder", "file": "File"}
+
+
+def write_label_report(path: Path, overview: dict[str, Any], names: Names) -> Path:
+    """Write the page; returns its path.
+
+    Args:
+        path: of the HTML file.
+        overview: content of predictions.json.
+        names: what registers are called.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    counts = label_counts(overview)
+    labels = sorted(overview["labels"], key=lambda label: -overview["registers"].get(label, 0))
+    colors = dict(zip(labels, COLORS, strict=False))
+
+    def bar(row: LabelCounts) -> list[tuple[str, float]]:
+        shares = (
+            [(color, row.registers.get(label, 0) / row.texts) for label, color in colors.items()] if row.texts else []
+        )
+        rest = 1 - sum(share for _, share in shares)
+        return [pair for pair in (*shares, (OTHERS, rest)) if pair[1] > 1e-9]
+
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
+    page = environment.get_template("labels.html.j2").render(
+        # The project's own file.
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+        model=overview["model"],
+        all=counts[0],
+        num_files=len(overview["files"]),
+        unfinished=len(overview["unfinished"]),
+        below=overview["low_confidence"]["below"],
+        key=[*colors.items(), *([("others", OTHERS)] if len(labels) > len(colors) else [])],
+        names=names.registers,
+        labels=labels,
+        tables=[
+            (title, rows) for kind, title in TITLES.items() if (rows := [row for row in counts if row.kind == kind])
+        ],
+        bar=bar,
+    )
+    write_text(path, page)
+    return path

@@ -15,6 +15,8 @@ MOST_BARS = 40
 # Registers with a color of their own; black is for text.
 COLORS = LINE_COLORS[1:]
 OTHERS = "#bdbdbd"
+# Of these, those on which black cannot be read.
+DARK = ("#0072B2", "#D55E00", "#009E73")
 
 
 def chosen_bars(counts: list[LabelCounts]) -> tuple[list[LabelCounts], int]:
@@ -40,7 +42,7 @@ def registers_figure(
     registers = list(bars[0].registers)
     colored, others = registers[: len(COLORS)], registers[len(COLORS) :]
     label_width = 0.15 + style.character * max(len(_short(row.name)) for row in bars)
-    right = 0.15 + style.character * 20
+    right = 0.15 + style.character * 21
     width = max(style.widths[-1] if style.widths else 9.0, label_width + right + 2.0)
     # Names of registers below the bars, as many side by side as fit.
     entries = [f"{name} {names.registers.get(name, '')}".strip() for name in colored] + (["others"] if others else [])
@@ -49,16 +51,13 @@ def registers_figure(
     top, bottom = 3.4 * style.line, (3.0 + 1.15 * legend_lines) * style.line
     height = top + bottom + len(bars) * 1.5 * style.line
     figure = new_figure(width, height, style)
-    box = (
-        label_width / width,
-        bottom / height,
-        (width - label_width - right) / width,
-        (height - top - bottom) / height,
-    )
-    axes = figure.add_axes(box)
+    inner = (width - label_width - right, height - top - bottom)
+    axes = figure.add_axes((label_width / width, bottom / height, inner[0] / width, inner[1] / height))
     for place, row in enumerate(bars):
         _draw_bar(axes, place, row, colored, style)
-    _finish(axes, bars, below, style)
+    # Where numbers beside the bars end.
+    ends = [1 + style.character * characters / inner[0] for characters in (12, 20)]
+    _finish(axes, bars, below, ends, style)
     title = f"registers by {model}" + (f"; the {len(bars) - 1} largest, {left_out} more not shown" if left_out else "")
     size = min(style.font * 1.3, 110 * width / len(title))
     figure.text(0.5, 1 - 0.8 * style.line / height, title, ha="center", va="center", size=size)
@@ -77,16 +76,20 @@ def _draw_bar(axes: "Axes", place: int, row: LabelCounts, colored: list[str], st
         share = row.registers.get(name, 0) / row.texts
         axes.barh(place, share, left=start, color=color, edgecolor="white", linewidth=0.4, height=0.8)
         if share >= 0.09:
-            axes.text(start + share / 2, place, f"{share:.0%}", ha="center", va="center", size=0.9 * style.font)
+            ink = "white" if color in DARK else "black"
+            where = (start + share / 2, place)
+            axes.text(*where, f"{share:.0%}", ha="center", va="center", size=0.9 * style.font, color=ink)
         start += share
     if start < 1:
         axes.barh(place, 1 - start, left=start, color=OTHERS, edgecolor="white", linewidth=0.4, height=0.8)
 
 
-def _finish(axes: "Axes", bars: list[LabelCounts], below: float, style: Style) -> None:
+def _finish(axes: "Axes", bars: list[LabelCounts], below: float, ends: list[float], style: Style) -> None:
     for place, row in enumerate(bars):
-        axes.text(1.02, place, f"{row.texts:,}   {row.low:.0%}", va="center", size=style.font, clip_on=False)
-    axes.text(1.02, -0.95, f"texts   p < {below:g}", va="center", size=style.font, color="0.35", clip_on=False)
+        for x, text in zip(ends, (f"{row.texts:,}", f"{row.low:.0%}"), strict=True):
+            axes.text(x, place, text, ha="right", va="center", size=style.font, clip_on=False)
+    for x, text in zip(ends, ("texts", f"p < {below:g}"), strict=True):
+        axes.text(x, -0.95, text, ha="right", va="center", size=style.font, color="0.35", clip_on=False)
     axes.set_xlim(0, 1)
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_yticks(range(len(bars)), [_short(row.name) for row in bars])

@@ -8,6 +8,9 @@
 --text and - print a line per text. With --input, every file has its labels in a file of the same name below
 --output_dir, in its order; predictions.json says what they were made with and what was counted. Stopped by a signal
 or killed, the same command goes on where it was.
+
+    python predict.py --model_name xlmr --train_langs en-fr --export onnx
+    python predict.py --model_name xlmr --train_langs en-fr --push_to_hub OWNER/NAME
 """
 
 import os
@@ -33,6 +36,9 @@ from utils.runs.stop import end_on_signals
 if TYPE_CHECKING:
     from utils.evaluation.inference import Classifier
     from utils.prediction.corpus import Outcome
+
+# Where labels go unless the user says.
+OUTPUT_DIR = "predictions"
 
 
 def main() -> int:
@@ -74,7 +80,7 @@ def label_corpus(options: PredictOptions) -> int:
     end_on_signals("the same command goes on behind the last part that is whole")
     root, files, pieces = find_files(options)
     name, model_folder = find_model_folder(options)
-    folder = LabelFolder(Path(options.output_dir), options.output_format)
+    folder = LabelFolder(output_folder(options), options.output_format)
     check_writable(folder.path)
     # Every process finds the same, and one of them writes it.
     made_with = {
@@ -108,12 +114,17 @@ def label_corpus(options: PredictOptions) -> int:
     return report(outcome, overview, folder)
 
 
+def output_folder(options: PredictOptions) -> Path:
+    """Return where the labels go."""
+    return Path(options.output_dir or OUTPUT_DIR)
+
+
 def find_files(options: PredictOptions) -> tuple[Path, dict[str, InputFile], list[Piece]]:
     """Return the folder of all texts, the files by name, and which of them, or which parts, this process labels."""
     if options.share:
         root, found, pieces = read_share(options.share)
     else:
-        root, found = find_inputs(options.input or [], Path(options.output_dir))
+        root, found = find_inputs(options.input or [], output_folder(options))
         pieces = [Piece(file.name, file.size) for file in found]
     processes, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     if processes > 1:

@@ -16,6 +16,7 @@ from utils.models.adapters import (
     merge_adapter,
     quantization,
 )
+from utils.models.options import TEMPERATURE
 from utils.models.pooling import Pooling, apply_pooling, pooling_of, set_pooling
 from utils.runs.files import MEND, readable
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 MAX_LENGTH = 1024
 # The same setting under the names that architectures give it.
 ATTENTION_DROPOUT_NAMES = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
-# In the configuration of a classifier, see `utils.evaluation.calibration.fit_temperature`.
-TEMPERATURE = "calibration_temperature"
 POSITION_NAMES = ("max_position_embeddings", "n_positions")
 # BERT's descendants with positions that start behind the padding token's index.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer")

@@ -3,6 +3,7 @@
 https://huggingface.co/docs/hub/model-cards
 """
 
+import json
 import re
 import sys
 from collections.abc import Collection
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.models.options import TEMPERATURE
 from utils.models.registry import ModelSpec
 from utils.runs.files import locked, read_json, write_text
 from utils.runs.layout import RunLayout
@@ -17,6 +19,8 @@ from utils.runs.shapes import read_evaluation, read_record, read_report
 
 # A card with this line is written anew after every evaluation; without it, it is the user's.
 MARK = "<!-- Written by register-finetuning; remove this line to keep your own changes. -->"
+# In the examples of its use.
+TEXT = "The minister said on Friday that ..."
 CARD_METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
@@ -105,15 +109,28 @@ def classifier_card(
 
 
 def _use(layout: RunLayout, options: dict[str, Any]) -> list[str]:
-    """Return what must be known to use a model that transformers alone would load as another."""
-    if options.get("pooling") != "mean" or read_json(layout.model / "config.json").get("model_type") == "modernbert":
-        return []
-    return [
-        "## Use",
-        "Its head reads the mean of all tokens (`classifier_pooling` in config.json). transformers' own class would "
-        "give it the first token, and with it other predictions: load the model with `load_classifier` of "
-        "`utils.models.loading`, from register-finetuning.",
-    ]
+    """Return how to use a model, and what must be known where transformers alone would load it as another."""
+    config = read_json(layout.model / "config.json") or {}
+    temperature = config.get(TEMPERATURE) or 1
+    pools_otherwise = options.get("pooling") == "mean" and config.get("model_type") != "modernbert"
+    own = f"With register-finetuning:\n\n```bash\npython predict.py --model MODEL --text {json.dumps(TEXT)}\n```"
+    if pools_otherwise:
+        return [
+            "## Use",
+            own,
+            "Its head reads the mean of all tokens (`classifier_pooling` in config.json). transformers' own class would "
+            "give it the first token, and with it other predictions: load the model with `load_classifier` of "
+            "`utils.models.loading`, from register-finetuning.",
+        ]
+    if options.get("lora_targets") and not options.get("merge_adapter"):
+        return ["## Use", own]
+    code = f'classify = pipeline("text-classification", "MODEL")\nclassify({json.dumps(TEXT)}, truncation=True)'
+    note = (
+        f"For calibrated probabilities, logits are divided by {temperature:g}, which suits the validation texts best "
+        f"(`{TEMPERATURE}` in config.json); predict.py does so, the pipeline does not."
+    )
+    pipeline = f"With transformers:\n\n```python\nfrom transformers import pipeline\n\n{code}\n```"
+    return ["## Use", pipeline, own, *([note] if temperature != 1 else [])]
 
 
 def language_model_card(

@@ -6,6 +6,8 @@ from typing import Literal
 from utils.cli.options import EFFORT, HYPERPARAMETER, MEMORY, PLACE, PLACES, option
 from utils.runs.files import CACHE_DIR
 
+# In the configuration of a classifier, see `utils.evaluation.calibration.fit_temperature`.
+TEMPERATURE = "calibration_temperature"
 PRECISION_HELP = (
     "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at least "
     "192 wide, else fp32"

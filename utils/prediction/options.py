@@ -70,8 +70,13 @@ class PredictOptions(InferenceOptions, RegistryOptions, ScriptOptions):
         "list rows without text, or that cannot be read, in bad_rows.jsonl, instead of refusing their file",
         role=EFFORT,
     )
-    output_dir: str = option(
-        "predictions", "where the labels are written", role=PLACE, group=PLACES, shared=False, metavar="DIR"
+    output_dir: str | None = option(  # type: ignore[assignment]
+        None,
+        "where the labels are written; without it predictions/; of --export, without it a folder in the model's",
+        role=PLACE,
+        group=PLACES,
+        shared=False,
+        metavar="DIR",
     )
     output_format: Literal["jsonl.zst", "jsonl", "csv", "parquet"] = option(
         "jsonl.zst", "a file of this kind for each input file", group=LABELS

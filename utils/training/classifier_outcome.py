@@ -11,7 +11,7 @@ from transformers import Trainer
 from utils.evaluation.calibration import cross_entropy, fit_temperature
 from utils.evaluation.metrics import chance_warning
 from utils.models.adapters import ADAPTER_FILES
-from utils.models.loading import TEMPERATURE
+from utils.models.options import TEMPERATURE
 from utils.runs.files import UMASK
 from utils.training.classifier_trainer import ClassifierTrainer
 

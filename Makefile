@@ -18,7 +18,7 @@ COVERAGE := --cov --cov-report term:skip-covered --cov-fail-under 85
 SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/jobs/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ipa demo-slurm test test-fast test-slurm test-gpu lint format bench bench-masking bench-figures agnews clean
+.PHONY: help setup demo demo-ipa demo-slurm test test-fast test-slurm test-gpu lint format bench bench-masking bench-predict bench-figures agnews clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: $(READY) ## measure speed against an expert's Trainer and the earlier loo
 
 bench-masking: $(READY) ## measure the token-masking functions against the training steps that they prepare
 	$(BIN)/python benchmarks/masking_cost.py
+
+bench-predict: $(READY) ## measure predict.py against a pipeline and a loop over sorted batches (needs CORPUS_PATH)
+	$(BIN)/python benchmarks/predict_throughput.py
 
 bench-figures: $(READY) ## measure how long the figures of 42 models take
 	$(BIN)/python benchmarks/figures.py

@@ -22,3 +22,6 @@ done
 
 # Confusion matrices, train-vs-eval matrices and a table of all metrics.
 python post_eval.py "${places[@]}"
+
+# What the model of both languages says of a new text: register, probability, runner-up.
+python predict.py --model "$folder/models/tiny-en-fr" --text "The minister said on Friday that the border stays open."

@@ -37,6 +37,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 LONGEST = (
     *("tests/slurm/", "tests/pipeline/", "tests/test_benchmarks.py", "tests/test_distributed.py"),
     *(
+        "tests/test_predict.py",
         "tests/test_finetune_lm.py",
         "tests/test_surprisals.py",
         "tests/training/",

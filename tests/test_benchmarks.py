@@ -15,6 +15,7 @@ TINY = {
         *("--langs", "en", "fr", "--rounds", "1", "--train_steps", "2", "--batch_size", "8", "--eval_texts", "72"),
         *("--max_length", "64", "--json", "speed.json", "--figure", "speed.png"),
     ],
+    "predict_throughput": ["--langs", "en", "fr", "--texts", "60", "--sets", "long", "--json", "speed.json"],
     "masking_cost": ["--layers", "1", "--width", "64", "--batches", "2"],
     "figures": ["--train_sets", "1", "--eval_langs", "2"],
 }
@@ -22,6 +23,7 @@ SAYS = {
     "finetune_throughput": (
         r"train/packed +\d+\.\d\d +[\d,]+ +0\.0% +\d+\.\d\dGB +\d+\.\ds +\d+\.\d% +\d+\.\d\d +\d+\.\d\d-\d+\.\d\d\n"
     ),
+    "predict_throughput": r"long: 60 texts\n(?:  \w+ +\d+\.\d s +\d+\.\d\d texts/s +\d+\.\d\d x the loop\n){5}",
     "masking_cost": r"mask_random_spans +\d+\.\d\d ms, step +\d+\.\d ms: +\d+\.\d\d%",
     "figures": r"3 models with 3 panels each.*\n1 processor +\d+\.\d s\n",
 }
@@ -34,7 +36,8 @@ def test_there_is_a_run_of_every_benchmark():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_the_benchmark_runs_and_reports(inputs, name):
-    model = ["--checkpoint", str(inputs.registry.parent / "tiny-xlmr")] if name == "finetune_throughput" else []
+    needs_model = name.endswith("_throughput")
+    model = ["--checkpoint", str(inputs.registry.parent / "tiny-xlmr")] if needs_model else []
     output = run(inputs, name, *TINY[name], *model)
     assert re.search(SAYS[name], output), output
     if name == "finetune_throughput":

@@ -22,7 +22,7 @@ def test_utils_holds_errors_and_packages_alone():
     assert all((path / "__init__.py").is_file() for path in packages)
 
 
-@pytest.mark.parametrize("kind", ["train", "eval"])
+@pytest.mark.parametrize("kind", ["train", "eval", "predict"])
 def test_submit_scripts_are_faces(kind):
     lines = (PROJECT / f"submit_{kind}_jobs.sh").read_text(encoding="utf-8").splitlines()
     assert len(lines) < 60 and f"exec python -m utils.jobs {kind} \\" in lines

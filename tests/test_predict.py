@@ -24,6 +24,7 @@ from tests.factories import FAST, PROJECT, Inputs
 from tests.processes import finish, start
 from utils.data.corpus_load import open_corpus, read_tsv
 
+pytestmark = pytest.mark.slow
 OURS = ["--model_name", "tiny", "--train_langs", "en-fr", "--precision", "fp32"]
 
 

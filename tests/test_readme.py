@@ -14,6 +14,7 @@ import finetune_lm
 import finetuning_generator
 import grid_search
 import post_eval
+import predict
 import run_pipeline
 from benchmarks.finetune_throughput import BenchmarkOptions
 from tests.factories import PROJECT, README
@@ -30,6 +31,7 @@ OPTIONS = {
     "finetune_lm.py": finetune_lm.FinetuneLmOptions,
     "evaluate.py": evaluate.EvaluateOptions,
     "post_eval.py": post_eval.PostEvalOptions,
+    "predict.py": predict.PredictOptions,
     "download_model.py": download_model.DownloadOptions,
     "grid_search.py": grid_search.GridOptions,
     "finetuning_generator.py": finetuning_generator.GeneratorOptions,

@@ -29,3 +29,12 @@ def test_short_work_says_nothing(capsys):
 
 def test_times_in_words():
     assert [time_left(seconds) for seconds in (3, 200, 9000)] == ["3 s left", "3 min left", "2.5 h left"]
+
+
+def test_nothing_done_for_long_is_no_division(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    bar = progress(total=3, desc="labelling", unit="megabyte")
+    now[0] += 60
+    bar.update(0)
+    assert capsys.readouterr().err.endswith("labelling: 0 megabytes\n")

@@ -173,7 +173,7 @@ def test_a_model_and_its_card_are_uploaded(model, hub):
     (folder / "checkpoints/state.bin").write_bytes(b"not for others")
     output = push(hub, model, "hf_right")
     assert f"uploaded models/tiny-en\nto       {hub.url}/someone/new" in output and "hf_right" not in output
-    assert hub.created["name"] == "new" and hub.created["private"] is True
+    assert hub.created["name"] == "new" and hub.created["visibility"] == "private"
     weights = (folder / "model.safetensors").read_bytes()
     assert hub.put[hashlib.sha256(weights).hexdigest()] == weights
     sent = {x["value"]["path"]: x for x in hub.commit if x["key"] in ("file", "lfsFile")}

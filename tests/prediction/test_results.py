@@ -59,6 +59,7 @@ def test_table_figure_and_page(folder, invoke):
     assert [path.name for path in folder.glob("*.jsonl")] == ["bad_rows.jsonl"]
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(folder, invoke, tmp_path):
     import shutil
 

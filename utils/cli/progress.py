@@ -72,7 +72,7 @@ class Lines:
             return
         self.said = now
         line = f"{clock()} {self.description}: {self.count:,} {self.unit}s"
-        if self.total:
+        if self.total and self.count:
             left = (now - self.started) * (self.total - self.count) / self.count
             line = f"{clock()} {self.description}: {self.count:,} of {self.total:,} {self.unit}s, {time_left(left)}"
         print(line, file=sys.stderr, flush=True)

@@ -118,8 +118,8 @@ def _use(layout: RunLayout, options: dict[str, Any]) -> list[str]:
         return [
             "## Use",
             own,
-            "Its head reads the mean of all tokens (`classifier_pooling` in config.json). transformers' own class would "
-            "give it the first token, and with it other predictions: load the model with `load_classifier` of "
+            "Its head reads the mean of all tokens (`classifier_pooling` in config.json). transformers' own class "
+            "would give it the first token, and with it other predictions: load the model with `load_classifier` of "
             "`utils.models.loading`, from register-finetuning.",
         ]
     if options.get("lora_targets") and not options.get("merge_adapter"):

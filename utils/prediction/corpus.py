@@ -80,7 +80,7 @@ class CorpusLabeller:
         workers = choose_num_workers(self.options.num_workers, self.classifier.device.type == "cuda", sum(sizes))
         self.last, shown = time.monotonic(), 0
         with (
-            progress(total=sum(sizes) // MEGABYTE or 1, desc="labelling", unit="MB") as bar,
+            progress(total=sum(sizes) // MEGABYTE or 1, desc="labelling", unit="megabyte") as bar,
             ThreadPoolExecutor(1) as writer,
         ):
             for item in start_stream(stream, workers):

@@ -77,7 +77,8 @@ def read_jsonl(path):
 
 def contents(folder):
     """The files of labels, by name."""
-    found = [path for path in folder.rglob("*.*") if ".predictions" not in path.parts and path.is_file()]
+    # What a killed writer has left of a file is no file, and the next one that writes there removes it.
+    found = [path for path in folder.rglob("[!.]*.*") if ".predictions" not in path.parts and path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found if path.name != "predictions.json"}
 
 

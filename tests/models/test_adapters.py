@@ -181,7 +181,7 @@ def test_options_of_adapters_without_targets_are_refused_everywhere(inputs, invo
 @pytest.mark.slow
 def test_what_was_validated_in_4_bits_is_evaluated_in_4_bits(inputs, invoke, monkeypatch):
     """Merging the adapters into the weights in full precision made another model of it."""
-    from utils.training import classifier_trainer
+    from utils.training import classifier_outcome
 
     texts = [text for lang in ("en", "fr") for _, text in make_texts(lang, 60, random.Random(lang))]
     # As wide as a block of weights that share a scale.
@@ -190,14 +190,14 @@ def test_what_was_validated_in_4_bits_is_evaluated_in_4_bits(inputs, invoke, mon
     command = ["--model_name", "tiny", "--train_langs", "en"]
     monkeypatch.setenv("MODEL_REGISTRY", str(inputs.folder / "wide.json"))
     batch = {"input_ids": torch.arange(5, 65).reshape(3, 20), "attention_mask": torch.ones(3, 20, dtype=torch.long)}
-    stock, validated = classifier_trainer.save_model, []
+    stock, validated = classifier_outcome.save_model, []
 
     def save(trainer, *rest):
         with torch.no_grad():
             validated.append(trainer.model.eval()(**batch).logits)
         return stock(trainer, *rest)
 
-    monkeypatch.setattr(classifier_trainer, "save_model", save)
+    monkeypatch.setattr(classifier_outcome, "save_model", save)
     status, _, errors = invoke(finetune, *command, *FAST, "--lora_targets", "attention", "--load_in_4bit")
     assert status == 0, errors
     folder = inputs.folder / "models/tiny-en"

@@ -168,6 +168,10 @@ def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
     labels, in_4bit = config.id2label, is_quantized(config)
     names = [labels[index] for index in range(len(labels))]
     model = build_classifier(base_folder(folder), names, pooling=pooling_of(config), **quantization(in_4bit))
+    # What the pretrained model's configuration does not know.
+    for name in (TEMPERATURE, "problem_type"):
+        if getattr(config, name, None) is not None:
+            setattr(model.config, name, getattr(config, name))
     with readable(folder):
         if in_4bit:
             return attach_adapter(model, folder).eval()

@@ -15,6 +15,7 @@ or killed, the same command goes on where it was.
 
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 # Where labels go unless the user says.
 OUTPUT_DIR = "predictions"
+# Options that are about files, and about single texts, alone.
+OF_FILES = ("text_column", "id_column", "skip_bad_rows", "output_format", "keep_columns", "force", "output_dir")
+OF_LINES = ("format",)
 
 
 def main() -> int:
@@ -71,6 +75,10 @@ def check_task(options: PredictOptions) -> None:
         raise UserError("nothing to label: give --text TEXT, - for standard input, or --input FILE; see --help")
     if len(given) > 1 and given != ["--input", "--export"]:
         raise UserError(f"{' and '.join(given)} exclude each other")
+    ignored = OF_FILES if options.text or options.stdin else OF_LINES if options.input or options.share else ()
+    for field in fields(PredictOptions):
+        if field.name in ignored and getattr(options, field.name) != field.default:
+            raise UserError(f"--{field.name} has no effect with {given[0]}; leave it out")
     if options.hplt and not options.output_format.startswith("jsonl"):
         raise UserError(f"--hplt writes lines of JSON: --output_format jsonl.zst or jsonl, not {options.output_format}")
 
@@ -97,7 +105,7 @@ def label_corpus(options: PredictOptions) -> int:
         "versions": library_versions(),
         "git_commit": git_commit(),
     }
-    noted = folder.begin(made_with, about, options.force)
+    noted = folder.begin(made_with, about, list(files), options.force)
     if noted["number_format"] != classifier.precision:
         raise UserError(
             f"{folder.path} holds labels that were computed in {noted['number_format']}, and {options.precision} is "
@@ -106,6 +114,7 @@ def label_corpus(options: PredictOptions) -> int:
 
     from utils.prediction.corpus import CorpusLabeller
 
+    folder.write_overview(list(files), LOW_CONFIDENCE)
     labeller = CorpusLabeller(options, classifier, folder, files)
     try:
         outcome = labeller.label(pieces)

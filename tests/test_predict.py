@@ -374,6 +374,27 @@ def test_another_model_or_other_options_do_not_mix(corpus, invoke):
     assert set(contents(Path("predictions"))) == {f"{name}.csv" for name in (*NAMES, "es")}
 
 
+def test_force_leaves_no_label_of_before(corpus, invoke):
+    """Neither of files that were finished after the overview was written last, as a kill leaves it."""
+    import utils.prediction.folder as module
+
+    assert invoke(predict, *CORPUS)[0] == 0
+    made = json.loads(Path("predictions/predictions.json").read_text())
+    names, made["files"] = sorted(made["files"]), {}
+    Path("predictions/predictions.json").write_text(json.dumps(made | {"unfinished": names}))
+    before = contents(Path("predictions"))
+    assert invoke(predict, *CORPUS, "--temperature", "9", "--force")[0] == 0
+    after = contents(Path("predictions"))
+    assert set(after) == set(before) and all(after[name] != before[name] for name in after if "fin/2" not in name)
+    assert json.loads(Path("predictions/predictions.json").read_text())["num_texts"] == 210
+    # What has just been begun, by another process of the same job, goes on.
+    folder = module.LabelFolder(Path("predictions"), "jsonl.zst")
+    again = made["made_with"] | {"root": "elsewhere"}
+    first = folder.begin(again, {"number_format": "fp32"}, ["a"], force=True)
+    assert folder.begin(again, {"number_format": "fp32"}, ["a"], force=True)["started"] == first["started"]
+    assert not contents(Path("predictions"))
+
+
 def test_a_file_that_has_changed_is_not_taken_for_the_one_that_was_labelled(corpus, invoke):
     assert invoke(predict, *CORPUS)[0] == 0
     write_jsonl(Path("corpus/eng/2.jsonl"), texts(36, 1))
@@ -449,6 +470,8 @@ def test_an_output_folder_that_cannot_be_written(model, invoke):
         ([*OURS], "nothing to label"),
         ([*OURS, "--text", "a", "--input", "b"], "--text and --input exclude each other"),
         ([*OURS, "--text", " "], "text 1 is empty"),
+        ([*OURS, "--text", "a", "--skip_bad_rows"], "--skip_bad_rows has no effect with --text"),
+        ([*OURS, "--input", "outputs", "--format", "json"], "--format has no effect with --input"),
         ([*OURS, "--text", "a", "--temperature", "0"], "--temperature must be above 0"),
         ([*OURS, "--input", "in", "--share", "plan.json:0"], "--input and --share exclude each other"),
         ([*OURS, "--share", "plan.json"], "expected FILE:NUMBER"),

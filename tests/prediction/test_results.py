@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = LabelFolder(Path("web"), "jsonl")
     about = {"model": "tiny-en", "labels": LABELS, "number_format": "fp32"}
-    made.begin({"options": {"output_format": "jsonl"}, "root": "x"}, about, force=False)
+    made.begin({"options": {"output_format": "jsonl"}, "root": "x"}, about, [], force=False)
     counts = {"eng/1": [6, 3, 1], "eng/2": [0, 0, 2], "fin/1": [1, 1, 1]}
     for name, numbers in counts.items():
         file = InputFile(Path(f"x/{name}.jsonl"), name, 9, 9)

@@ -160,12 +160,13 @@ class LabelFolder:
                 self.parts(file.name).rmdir()
             return True
 
-    def begin(self, made_with: dict[str, Any], about: dict[str, Any], force: bool) -> dict[str, Any]:
+    def begin(self, made_with: dict[str, Any], about: dict[str, Any], names: list[str], force: bool) -> dict[str, Any]:
         """Note what the labels are made with, unless that is there already; returns what is there.
 
         Args:
             made_with: what makes other labels: the model's checksum, the options, the folder of the texts.
             about: what else is to be known: the model's name, versions.
+            names: of the files that are to be labelled.
             force: forget labels that were made with something else, or are complete.
 
         Raises:
@@ -184,7 +185,7 @@ class LabelFolder:
                         "give another --output_dir, or --force to replace them"
                     )
             if content is None:
-                content = {"made_with": made_with, **about, "started": now(), "unfinished": [], "files": {}}
+                content = {"made_with": made_with, **about, "started": now(), "unfinished": names, "files": {}}
                 write_json(self.overview, content)
         return content
 
@@ -197,9 +198,11 @@ class LabelFolder:
 
     def _forget(self, content: dict[str, Any]) -> None:
         before = LabelFolder(self.path, content["made_with"]["options"]["output_format"])
-        for name in content["files"]:
-            before.labels(name).unlink(missing_ok=True)
-            before.done(name).unlink(missing_ok=True)
+        done = self.work / "done"
+        # Those too that were finished after the overview was written last.
+        for path in done.rglob("*.json"):
+            before.labels(str(path.relative_to(done)).removesuffix(".json")).unlink(missing_ok=True)
+            path.unlink()
         for path in (self.work / "parts").rglob("*.parts/*"):
             path.unlink()
         self.bad_rows.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ from utils.cli.options import (
     PLACE,
     PLACES,
     SLURM,
-    Need,
     ScriptOptions,
     option,
     options_by_role,
@@ -22,7 +21,6 @@ from utils.models.registry import RegistryOptions
 
 # Heading in --help.
 LABELS, OTHERS = "labels of a corpus", "for other programs"
-WITHOUT_HPLT = Need("hplt", False, "is left out by --hplt, whose records have a layout of their own")
 # Rows of a part: what is sorted by length and computed together, and lost at most when a process is killed.
 ROWS_PER_PART = 2000
 

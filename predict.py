@@ -96,6 +96,9 @@ def label_corpus(options: PredictOptions) -> int:
         "root": str(root),
         "options": {option: getattr(options, option) for option in IDENTITY_OPTIONS},
     }
+    if not options.force:
+        # Before the model takes its time.
+        folder.check(made_with)
     classifier = load_classifier(options, model_folder)
     about = {
         "model": name,

@@ -1,6 +1,7 @@
 """Fixtures: small inputs that the project writes itself, and the scripts run in this process or in others."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from types import ModuleType
 import pytest
 
 from demo.build import build, build_corpus, build_model, make_texts
-from tests.factories import REAL_CORPUS, Inputs, skip
+from tests.factories import FAST, REAL_CORPUS, TRAINED, Inputs, skip
+from tests.processes import finish, start
 from utils.cli.script import run_script
 from utils.runs.stop import STOP_SIGNALS
 
@@ -37,7 +39,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 LONGEST = (
     *("tests/slurm/", "tests/pipeline/", "tests/test_benchmarks.py", "tests/test_distributed.py"),
     *(
-        "tests/test_predict.py",
+        "tests/prediction/",
         "tests/test_finetune_lm.py",
         "tests/test_surprisals.py",
         "tests/training/",
@@ -88,6 +90,23 @@ def inputs(small, tmp_path, monkeypatch) -> Inputs:
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     return made
+
+
+@pytest.fixture(scope="session")
+def trained(small, tmp_path_factory) -> Path:
+    """A folder with a trained model in it."""
+    folder = tmp_path_factory.mktemp("trained")
+    made = Inputs(small / "register-corpus", small / "model2chckpt.json", folder)
+    finish(start("finetune.py", *TRAINED, *FAST, cwd=folder, **made.environment))
+    return folder
+
+
+@pytest.fixture
+def model(trained, inputs) -> Inputs:
+    """The trained model in an empty working folder."""
+    shutil.copytree(trained / "models", inputs.folder / "models")
+    shutil.copytree(trained / "outputs", inputs.folder / "outputs")
+    return inputs
 
 
 @pytest.fixture(scope="session")

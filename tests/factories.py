@@ -131,6 +131,10 @@ FAST = ["--num_epochs", "2", "--learning_rate", "1e-3", "--attention_dropout", "
 FAST += ["--precision", "fp32"]
 
 
+# Names the model of the fixture `model`.
+TRAINED = ["--model_name", "tiny", "--train_langs", "en-fr", "--precision", "fp32"]
+
+
 def skip(reason: str) -> None:
     """Skip a test that this machine cannot run; with $NO_SKIPS set, as in continuous integration, fail it."""
     (pytest.fail if os.environ.get("NO_SKIPS") else pytest.skip)(reason)

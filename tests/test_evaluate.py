@@ -13,32 +13,13 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 import evaluate
 import finetune
 import post_eval
-from tests.factories import FAST, REGISTERS, Inputs
+from tests.factories import FAST, REGISTERS, TRAINED
 from tests.processes import finish, start
 from utils.data.corpus_load import read_tsv
 from utils.data.tokenization import load_tokenizer
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.results import load_predictions
 from utils.runs.files import read_json
-
-TRAINED = ["--model_name", "tiny", "--train_langs", "en-fr", "--precision", "fp32"]
-
-
-@pytest.fixture(scope="module")
-def trained(small, tmp_path_factory):
-    """A folder with a trained model in it."""
-    folder = tmp_path_factory.mktemp("trained")
-    made = Inputs(small / "register-corpus", small / "model2chckpt.json", folder)
-    finish(start("finetune.py", *TRAINED, *FAST, cwd=folder, **made.environment))
-    return folder
-
-
-@pytest.fixture
-def model(trained, inputs):
-    """The trained model in an empty working folder."""
-    shutil.copytree(trained / "models", inputs.folder / "models")
-    shutil.copytree(trained / "outputs", inputs.folder / "outputs")
-    return inputs
 
 
 def read_predictions(path):

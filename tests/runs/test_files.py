@@ -11,7 +11,7 @@ import pytest
 from tests.factories import PROJECT
 from utils.errors import RunFailure, UserError
 from utils.runs import files
-from utils.runs.files import atomic_path, readable, write_json
+from utils.runs.files import atomic_path, readable, remove_remains, write_json
 
 WRITER = """
 import sys, time
@@ -55,6 +55,14 @@ def test_remains_of_killed_writers_are_removed_by_the_next_one(tmp_path, monkeyp
     monkeypatch.setattr(files, "_swept", set())
     write_json(tmp_path / "new.json", {})
     assert not any("unfinished" in path.name for path in tmp_path.iterdir())
+
+
+def test_the_remains_of_one_file_are_removed_at_once(tmp_path):
+    """By the one process that may write it."""
+    for name in (".1.[x].jsonl.abc.unfinished.zst", ".2.jsonl.abc.unfinished.zst"):
+        (tmp_path / name).write_text("")
+    remove_remains(tmp_path, "1.[x].jsonl.zst", older_than=0)
+    assert [path.name for path in tmp_path.iterdir()] == [".2.jsonl.abc.unfinished.zst"]
 
 
 def test_a_file_that_has_just_been_made_is_left_alone(tmp_path):

@@ -86,9 +86,7 @@ class Planner:
         self.results_dir = Path(options.output_dir) / options.subfolder
         self.jobs_dir = self.results_dir / "jobs"
         self.ledger = Ledger(self.jobs_dir / f"{self.kind}.tsv")
-        self.after = re.split(r"[:, ]+", options.after) if options.after else []
-        if not all(re.fullmatch(r"[0-9]+", job) for job in self.after):
-            raise UserError(f"--after takes the job ids that sbatch printed, as 12 or 12:13, got {options.after!r}")
+        self.after = slurm.parse_after(options.after)
         self.extra = self.split_options()
         for word in (options.subfolder, options.output_dir, options.models_dir, *self.extra):
             check_argument(word)

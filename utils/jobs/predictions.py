@@ -3,7 +3,6 @@
 The plan, OUTPUT_DIR/jobs/predict-DATE.json, says which task has which files, or which parts of a large one.
 """
 
-import re
 import shlex
 import sys
 import time
@@ -66,9 +65,7 @@ class PredictPlanner:
         self.results_dir = Path(options.output_dir)
         self.jobs_dir = self.results_dir / "jobs"
         self.ledger = Ledger(self.jobs_dir / "predict.tsv")
-        self.after = re.split(r"[:, ]+", options.after) if options.after else []
-        if not all(re.fullmatch(r"[0-9]+", job) for job in self.after):
-            raise UserError(f"--after takes the job ids that sbatch printed, as 12 or 12:13, got {options.after!r}")
+        self.after = slurm.parse_after(options.after)
         try:
             self.extra, given = shlex.split(options.options), shlex.split(options.input)
         except ValueError as error:

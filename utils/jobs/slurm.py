@@ -30,6 +30,18 @@ def parse_timeout(text: str) -> int:
     return seconds
 
 
+def parse_after(text: str | None) -> list[str]:
+    """Return the job ids of --after.
+
+    Raises:
+        UserError: if they are none.
+    """
+    jobs = re.split(r"[:, ]+", text) if text else []
+    if not all(re.fullmatch(r"[0-9]+", job) for job in jobs):
+        raise UserError(f"--after takes the job ids that sbatch printed, as 12 or 12:13, got {text!r}")
+    return jobs
+
+
 def require_sbatch() -> None:
     """Raise a `UserError` if Slurm's commands are not on this machine."""
     if not shutil.which("sbatch"):

@@ -32,7 +32,7 @@ class InferenceOptions(ComputeOptions):
 
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = option(  # type: ignore[assignment]
         "auto",
-        f"{PRECISION_HELP}; int8 is faster than fp32 on CPUs and rounds the scores a little",
+        f"{PRECISION_HELP}; int8, for CPUs without bf16, is faster than fp32 and rounds the scores a little",
         role=HYPERPARAMETER,
         group=MEMORY,
     )

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
+from utils.errors import RunFailure, UserError
 from utils.prediction.inputs import InputFile
-from utils.prediction.parts import ENDING, Counts, Part, read_part, whole_parts
+from utils.prediction.parts import ENDING, Counts, Part, part_path, read_part, whole_parts
 from utils.prediction.records import RecordLayout, write_labels
-from utils.runs.files import atomic_path, locked, now, write_json
+from utils.runs.files import atomic_path, locked, now, remove_remains, write_json
 from utils.runs.shapes import NUMBER, Required, Shape, read_shaped
 
 # What is known of all the files.
@@ -137,28 +137,43 @@ class LabelFolder:
         Several processes may have found the last part at the same time; one of them does it.
         """
         with locked(self.lock(file.name)):
-            if self.is_finished(file):
-                return True
-            found = whole_parts(self.parts(file.name))
-            if any(number not in found for number in range(num_parts)):
-                return False
-            paths = [self.parts(file.name) / f"{number:07}{ENDING}" for number in range(num_parts)]
-            write_labels(
-                self.labels(file.name),
-                lambda: (content[1] for path in paths if (content := read_part(path))),
-                layout,
-            )
-            counts, bad = Counts(), []
-            for number in range(num_parts):
-                counts.add(found[number].counts)
-                bad += found[number].bad_rows
-            summary = {"input": self._identity(file), "counts": vars(counts), "bad_rows": bad}
-            write_json(self.done(file.name), summary)
-            for path in (*paths, self.parts(file.name) / "input.json"):
-                path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                self.parts(file.name).rmdir()
+            if not self.is_finished(file):
+                found = whole_parts(self.parts(file.name))
+                if any(number not in found for number in range(num_parts)):
+                    return False
+                self._join(file, [found[number] for number in range(num_parts)], layout)
+            self._remove_parts(file.name)
             return True
+
+    def _join(self, file: InputFile, parts: list[Part], layout: RecordLayout) -> None:
+        """Write the labels of a file from all its parts, and what was counted in it."""
+        paths = [part_path(self.parts(file.name), number) for number in range(len(parts))]
+        write_labels(self.labels(file.name), lambda: map(_records, paths), layout)
+        counts, bad = Counts(), []
+        for part in parts:
+            counts.add(part.counts)
+            bad += part.bad_rows
+        write_json(self.done(file.name), {"input": self._identity(file), "counts": vars(counts), "bad_rows": bad})
+
+    def _remove_parts(self, name: str) -> None:
+        """Remove the parts of a file that has its labels, and what killed writers have left of both."""
+        labels, parts = self.labels(name), self.parts(name)
+        remove_remains(labels.parent, labels.name, older_than=0)
+        remove_remains(parts, older_than=0)
+        for path in (*parts.glob(f"*{ENDING}"), parts / "input.json"):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            parts.rmdir()
+
+    def check(self, made_with: dict[str, Any]) -> None:
+        """Raise a `UserError` if the folder holds labels that were made with something else."""
+        content = read_shaped(self.overview, BEGUN, ADVICE)
+        found = _differences(content["made_with"], made_with) if content else []
+        if found:
+            raise UserError(
+                f"{self.path} holds labels that were made with something else ({'; '.join(found)})\n"
+                "give another --output_dir, or --force to replace them"
+            )
 
     def begin(self, made_with: dict[str, Any], about: dict[str, Any], names: list[str], force: bool) -> dict[str, Any]:
         """Note what the labels are made with, unless that is there already; returns what is there.
@@ -173,17 +188,12 @@ class LabelFolder:
             UserError: if the folder holds labels that were made with something else.
         """
         with locked(self.lock(OVERVIEW)):
+            if not force:
+                self.check(made_with)
             content = read_shaped(self.overview, BEGUN, ADVICE)
-            if content is not None:
-                found = _differences(content["made_with"], made_with)
-                if force and (found or not content["unfinished"]):
-                    self._forget(content)
-                    content = None
-                elif found:
-                    raise UserError(
-                        f"{self.path} holds labels that were made with something else ({'; '.join(found)})\n"
-                        "give another --output_dir, or --force to replace them"
-                    )
+            if content and force and (not content["unfinished"] or _differences(content["made_with"], made_with)):
+                self._forget(content)
+                content = None
             if content is None:
                 content = {"made_with": made_with, **about, "started": now(), "unfinished": names, "files": {}}
                 write_json(self.overview, content)
@@ -246,6 +256,13 @@ class LabelFolder:
             for summary in summaries.values():
                 for row in summary["bad_rows"]:
                     file.write(json.dumps({"file": summary["input"]["path"], **row}, ensure_ascii=False) + "\n")
+
+
+def _records(path: Path) -> list[str]:
+    content = read_part(path)
+    if content is None:
+        raise RunFailure(f"{path}: was whole and is so no more; the same command repeats it")
+    return content[1]
 
 
 def _described(counts: Counts, low: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ and a killed job never loses a result that existed.
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -53,8 +54,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_remains(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=f"{UNFINISHED}{path.suffix}")
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        remove_remains(path.parent)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{_start_of(path)}", suffix=f"{UNFINISHED}{path.suffix}")
     temporary = Path(name)
     try:
         # Held until the end of the process at the latest, so that others can tell whether the writer lives.
@@ -65,6 +68,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _start_of(path: Path) -> str:
+    """Return how the names of a file's temporary files begin, behind the dot; of none, nothing."""
+    return f"{path.stem[:40]}." if path.stem else ""
 
 
 def _try_lock(handle: int) -> bool | None:
@@ -78,20 +86,22 @@ def _try_lock(handle: int) -> bool | None:
     return True
 
 
-def remove_remains(folder: Path) -> None:
+def remove_remains(folder: Path, name: str = "", older_than: float = MAKING_SECONDS) -> None:
     """Remove temporary files of writers that have been killed; those of living ones stay.
 
     A file is taken for abandoned if its writer no longer locks it; where the file system has no locks, after a day.
+
+    Args:
+        folder: where they are.
+        name: of the file that was to be written; all files if empty.
+        older_than: seconds; 0 where no one can be about to lock a new one.
     """
-    if folder in _swept:
-        return
-    _swept.add(folder)
-    for remains in folder.glob(f".*{UNFINISHED}*"):
+    for remains in folder.glob(f".{glob.escape(_start_of(Path(name)))}*{UNFINISHED}*"):
         with contextlib.suppress(OSError):
             age = time.time() - remains.stat().st_mtime
             with remains.open("rb") as file:
                 locked_by_us = _try_lock(file.fileno())
-                if (locked_by_us and age > MAKING_SECONDS) or (locked_by_us is None and age > 86_400):
+                if (locked_by_us and age >= older_than) or (locked_by_us is None and age > 86_400):
                     remains.unlink()
 
 

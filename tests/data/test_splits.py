@@ -160,3 +160,43 @@ def test_no_column_is_read_row_by_row(small, tmp_path, monkeypatch):
         seed=1,
     )
     assert (len(found.train), len(found.validation)) == (20, 12)
+
+
+def label_sets(count, seed=0):
+    """Texts with labels of which some are rare, and hybrids of two that like each other."""
+    generator = np.random.default_rng(seed)
+    labels = (generator.random((count, 6)) < [0.5, 0.3, 0.2, 0.05, 0.02, 0]).astype(int)
+    labels[:, 4] |= labels[:, 3] & (generator.random(count) < 0.5)
+    return labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_label_gives_its_share_of_validation_texts(seed):
+    """Also of each language, and to the text as many as were asked for."""
+    labels, langs = label_sets(800, seed), np.array(["en"] * 600 + ["fr"] * 200)
+    train, validation = split_validation(labels, langs, 0.2, seed)
+    assert sorted([*train, *validation]) == list(range(800))
+    for lang, size in (("en", 120), ("fr", 40)):
+        own = validation[langs[validation] == lang]
+        assert len(own) == size
+        shares = labels[langs == lang].sum(0) * 0.2
+        assert np.abs(labels[own].sum(0) - shares).max() <= 2.5, (labels[own].sum(0), shares)
+    again = split_validation(labels, langs, 0.2, seed)
+    assert np.array_equal(again[1], validation)
+    assert not np.array_equal(split_validation(labels, langs, 0.2, seed + 1)[1], validation)
+
+
+def test_a_label_of_one_text_stays_in_training():
+    labels = label_sets(100)
+    labels[:, 5] = 0
+    labels[17, 5] = 1
+    for seed in range(10):
+        assert 17 in split_validation(labels, np.zeros(100), 0.2, seed)[0]
+
+
+def test_label_sets_keep_their_share_in_a_mix():
+    labels = {"sv": label_sets(1000), "ar": label_sets(100, 1)}
+    rows = mix_languages(labels, "equal", 0, 42)
+    assert len(rows["sv"]) == len(rows["ar"]) == 100 == len(set(rows["sv"].tolist()))
+    assert np.abs(labels["sv"][rows["sv"]].sum(0) - labels["sv"].sum(0) / 10).max() <= 2
+    assert np.array_equal(rows["sv"], mix_languages({"sv": labels["sv"], "ar": labels["ar"]}, "equal", 0, 42)["sv"])

@@ -1,16 +1,20 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_recall_fscore_support
 
 from utils.evaluation.metrics import (
     METRICS,
+    MULTILABEL_METRICS,
     chance_macro_f1,
     chance_warning,
     classification_metrics,
     confidence_intervals,
     confusion_matrix,
+    mean_average_precision,
+    multilabel_intervals,
+    multilabel_metrics,
     per_register_metrics,
     rare_registers,
     summary_metrics,
@@ -99,3 +103,59 @@ def test_chance_is_what_guessing_gives():
 def test_rare_registers_have_texts_but_few():
     matrix = np.array([[3, 0, 0], [0, 0, 0], [1, 2, 20]])
     assert rare_registers(matrix, ["IN", "OP", "HI"]) == {"IN": 3}
+
+
+SETS = st.lists(st.tuples(st.sets(st.integers(0, 4)), st.sets(st.integers(0, 4))), min_size=1, max_size=40)
+
+
+def indicators(sets, num_labels=6):
+    return np.array([[int(label in labels) for label in range(num_labels)] for labels in sets])
+
+
+@pytest.mark.slow
+@settings(deadline=None)
+@given(SETS)
+def test_metrics_of_several_labels_equal_scikit_learns(pairs):
+    """The last label has no texts and no predictions."""
+    true, predicted = (indicators(sets) for sets in zip(*pairs, strict=True))
+    metrics = multilabel_metrics(true, predicted)
+    for average, names in (
+        ("macro", ("precision", "recall", "macro_f1")),
+        ("micro", ("micro_precision", "micro_recall", "micro_f1")),
+    ):
+        expected = precision_recall_fscore_support(true, predicted, average=average, zero_division=0)[:3]
+        assert [metrics[name] for name in names] == pytest.approx(expected)
+    assert metrics["weighted_f1"] == pytest.approx(f1_score(true, predicted, average="weighted", zero_division=0))
+    assert metrics["subset_accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    assert metrics["label_cardinality"] == pytest.approx(np.mean([len(labels) for labels, _ in pairs]))
+    assert metrics["predicted_cardinality"] == pytest.approx(np.mean([len(labels) for _, labels in pairs]))
+    present = sorted(set().union(*(labels for labels, _ in pairs)))
+    if present:
+        expected = f1_score(true, predicted, average=None, zero_division=0)[present]
+        assert metrics["macro_f1_present"] == pytest.approx(expected.mean())
+    else:
+        assert metrics["macro_f1_present"] == 0
+
+
+def test_the_mean_average_precision_is_that_of_labels_with_texts():
+    generator = np.random.default_rng(3)
+    true = (generator.random((50, 5)) < 0.3).astype(int)
+    true[:, 4] = 0
+    probabilities = generator.random((50, 5))
+    expected = average_precision_score(true[:, :4], probabilities[:, :4], average="macro")
+    assert mean_average_precision(true, probabilities) == pytest.approx(expected)
+    assert mean_average_precision(true * 0, probabilities) == 0
+
+
+def test_intervals_of_several_labels_equal_those_of_resampled_texts():
+    generator = np.random.default_rng(5)
+    true = (generator.random((150, 4)) < 0.35).astype(int)
+    predicted = np.where(generator.random((150, 4)) < 0.2, 1 - true, true)
+    intervals = multilabel_intervals(true, predicted, seed=1, resamples=4000)
+    draws = [generator.integers(0, 150, 150) for _ in range(4000)]
+    scores = [multilabel_metrics(true[rows], predicted[rows]) for rows in draws]
+    for name in MULTILABEL_METRICS:
+        expected = np.quantile([score[name] for score in scores], [0.025, 0.975])
+        assert intervals[name] == pytest.approx(expected, abs=0.012), name
+    assert multilabel_intervals(true, predicted, seed=1) == multilabel_intervals(true, predicted, seed=1)
+    assert multilabel_intervals(true, true, seed=0)["micro_f1"] == [1, 1]

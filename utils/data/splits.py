@@ -66,7 +66,7 @@ def mix_languages(labels: dict[str, np.ndarray], mix: str, exponent: float, seed
     """Choose which rows of each language are trained on, without repeating any, their labels in proportion.
 
     Args:
-        labels: label of every row, per language.
+        labels: label of every row, per language; or its labels as 0 and 1, shape [n, number of labels].
         mix: "equal" (as many of each as the smallest has), "all", or "temperature": shares proportional to
             ``size ** exponent`` (the sampling of Conneau et al. 2020, XLM-R, section 3.1), as many as
             possible, so that exponent 1 is "all" and 0 is "equal".
@@ -96,7 +96,7 @@ def split_rows(
     """Return the training rows and the validation rows of mixed languages, sorted.
 
     Args:
-        labels: label of every row, shape [n].
+        labels: label of every row, shape [n]; or its labels as 0 and 1, shape [n, number of labels].
         langs: language of every row, shape [n].
         validation_size: see `split_validation`.
         max_train_texts: at most so many training texts are kept, their registers in proportion; the
@@ -113,10 +113,11 @@ def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed:
     """Split row numbers into training and validation rows, stratified by label and group.
 
     A pure function of its arguments, so every process finds the same split. Each stratum gives its share,
-    rounded so that the total is exact; a stratum of one text stays in training.
+    rounded so that the total is exact; a stratum of one text stays in training. Where texts have several labels, each
+    label gives its share of each group (iterative stratification: Sechidis et al. 2011).
 
     Args:
-        labels: label of every row, shape [n].
+        labels: label of every row, shape [n]; or its labels as 0 and 1, shape [n, number of labels].
         groups: a second stratum (the language) of every row, shape [n].
         share: part of the rows for validation, above 0 and below 1; or their number, from 1 on.
         seed: seed of the choice.
@@ -133,6 +134,14 @@ def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed:
         if share >= len(labels):
             raise UserError(f"--validation_size {share:g}: there are {len(labels):,} texts in all")
         share /= len(labels)
+    chosen = _validation_of_label_sets if labels.ndim == 2 else _validation_of_strata
+    validation = np.sort(np.concatenate(chosen(labels, groups, share, seed)))
+    if not len(validation):
+        raise UserError(f"{len(labels)} texts are too few for a validation part of {share}")
+    return np.setdiff1d(np.arange(len(labels)), validation), validation
+
+
+def _validation_of_strata(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> list[np.ndarray]:
     strata: dict[tuple[str, int], np.ndarray] = {
         (str(group), int(label)): np.flatnonzero((labels == label) & (groups == group))
         for group in np.unique(groups)
@@ -148,24 +157,49 @@ def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed:
             break
         if counts[key] + 1 < len(strata[key]):
             counts[key] += 1
-    chosen = [_generator(seed, "validation", *key).permutation(rows)[: counts[key]] for key, rows in strata.items()]
-    validation = np.sort(np.concatenate(chosen))
-    if not len(validation):
-        raise UserError(f"{len(labels)} texts are too few for a validation part of {share}")
-    return np.setdiff1d(np.arange(len(labels)), validation), validation
+    return [_generator(seed, "validation", *key).permutation(rows)[: counts[key]] for key, rows in strata.items()]
+
+
+def _validation_of_label_sets(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> list[np.ndarray]:
+    chosen = []
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        count = min(round(len(rows) * share), len(rows) - 1)
+        chosen.append(rows[_choose_label_sets(labels[rows], count, seed, "validation", str(group))])
+    return chosen
+
+
+def _choose_label_sets(labels: np.ndarray, count: int, seed: int, *names: str) -> np.ndarray:
+    """Choose rows of which each label has its share; sorted row numbers."""
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
+    if not count:
+        return np.arange(0)
+    generator = _generator(seed, *names)
+    splitter = MultilabelStratifiedShuffleSplit(1, test_size=count, random_state=int(generator.integers(2**32)))
+    rest, chosen = next(splitter.split(np.zeros(len(labels)), labels))
+    # It comes near the number; texts too many or too few are drawn.
+    missing = count - len(chosen)
+    if missing > 0:
+        chosen = np.append(chosen, generator.choice(rest, missing, replace=False))
+    elif missing < 0:
+        chosen = generator.choice(chosen, count, replace=False)
+    return np.sort(chosen)
 
 
 def subsample(labels: np.ndarray, count: int, seed: int, *names: str) -> np.ndarray:
     """Choose `count` rows, stratified by label as far as possible; sorted row numbers.
 
     Args:
-        labels: label of every row, shape [n].
+        labels: label of every row, shape [n]; or its labels as 0 and 1, shape [n, number of labels].
         count: how many.
         seed: of the choice.
         names: what it is for, so that other choices are others.
     """
     if count >= len(labels):
         return np.arange(len(labels))
+    if labels.ndim == 2:
+        return _choose_label_sets(labels, count, seed, *(names or ("subsample",)))
     order = _generator(seed, *(names or ("subsample",))).permutation(len(labels))
     # Position of every row within its own label, in [0, 1): the lowest positions keep the proportions.
     position = np.empty(len(labels))

@@ -5,8 +5,15 @@ from typing import Any
 import numpy as np
 
 METRICS = ("accuracy", "precision", "recall", "micro_f1", "macro_f1", "weighted_f1", "macro_f1_present")
+# Of texts with any number of labels.
+MULTILABEL_METRICS = (
+    *("subset_accuracy", "precision", "recall", "micro_precision", "micro_recall"),
+    *("micro_f1", "macro_f1", "weighted_f1", "macro_f1_present"),
+)
 # Registers with fewer texts make intervals of averages over registers too narrow.
 RARE = 10
+# Resamples whose cases are in memory at a time.
+DRAWN_AT_ONCE = 100
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_labels: int) -> np.ndarray:
@@ -54,6 +61,77 @@ def classification_metrics(labels: np.ndarray, predictions: np.ndarray, num_labe
     """Return every metric of `METRICS` for one set of predictions."""
     values = summary_metrics(confusion_matrix(labels, predictions, num_labels))
     return {name: float(value) for name, value in values.items()}
+
+
+def multilabel_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Return the metrics of texts that have any number of labels, and how many labels they have on average.
+
+    precision, recall and macro_f1 are averages over all labels; an undefined score counts as 0 (scikit-learn's
+    defaults for such arrays). macro_f1_present is the average over the labels that texts have.
+
+    Args:
+        true: 0 or 1, shape [texts, labels].
+        predicted: likewise.
+
+    Returns:
+        The metrics of `MULTILABEL_METRICS`; label_cardinality of the texts, predicted_cardinality of the predictions.
+    """
+    true, predicted = np.asarray(true, dtype=bool), np.asarray(predicted, dtype=bool)
+    values = multilabel_summary(*_counted(true, predicted))
+    return {name: float(value) for name, value in values.items()} | {
+        "label_cardinality": float(true.sum(1).mean()),
+        "predicted_cardinality": float(predicted.sum(1).mean()),
+    }
+
+
+def _counted(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    equal = (true == predicted).all(1)
+    return (true & predicted).sum(0), true.sum(0), predicted.sum(0), equal.mean()
+
+
+def multilabel_summary(
+    hits: np.ndarray, true: np.ndarray, predicted: np.ndarray, subset_accuracy: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Compute the metrics of many sets of texts at once, see `multilabel_metrics`.
+
+    Args:
+        hits: texts with a label that are predicted to have it, shape [..., labels].
+        true: texts with the label, shape [..., labels].
+        predicted: texts that are predicted to have it, shape [..., labels].
+        subset_accuracy: share of the texts whose labels are all right and none too many, shape [...].
+
+    Returns:
+        One array of shape [...] per name in `MULTILABEL_METRICS`.
+    """
+    precision, recall, f1 = _divide(hits, predicted), _divide(hits, true), _divide(2 * hits, true + predicted)
+    all_hits, all_true, all_predicted = hits.sum(-1), true.sum(-1), predicted.sum(-1)
+    values = (
+        subset_accuracy,
+        precision.mean(-1),
+        recall.mean(-1),
+        _divide(all_hits, all_predicted),
+        _divide(all_hits, all_true),
+        _divide(2 * all_hits, all_true + all_predicted),
+        f1.mean(-1),
+        _divide((f1 * true).sum(-1), all_true),
+        (f1 * (true > 0)).sum(-1) / np.maximum((true > 0).sum(-1), 1),
+    )
+    return dict(zip(MULTILABEL_METRICS, values, strict=True))
+
+
+def mean_average_precision(true: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean of the labels' average precisions, over the labels that texts have; 0 if none has any.
+
+    Args:
+        true: 0 or 1, shape [texts, labels].
+        probabilities: of the labels, shape [texts, labels].
+    """
+    from sklearn.metrics import average_precision_score
+
+    present = np.flatnonzero(np.asarray(true).any(0))
+    if not len(present):
+        return 0.0
+    return float(average_precision_score(true[:, present], probabilities[:, present], average="macro"))
 
 
 def per_register_metrics(matrix: np.ndarray, registers: list[str]) -> dict[str, dict[str, Any]]:
@@ -136,6 +214,39 @@ def confidence_intervals(
     count = int(matrix.sum())
     draws = np.random.default_rng(seed).multinomial(count, matrix.ravel() / count, size=resamples)
     values = summary_metrics(draws.reshape(resamples, *matrix.shape))
+    tail = (1 - level) / 2
+    return {name: [float(q) for q in np.quantile(value, [tail, 1 - tail])] for name, value in values.items()}
+
+
+def multilabel_intervals(
+    true: np.ndarray, predicted: np.ndarray, seed: int, resamples: int = 1000, level: float = 0.95
+) -> dict[str, list[float]]:
+    """Bootstrap the metrics of texts that have any number of labels, see `confidence_intervals`.
+
+    Texts whose labels are equal, true ones and predicted ones, are one case of a multinomial distribution.
+
+    Args:
+        true: 0 or 1, shape [texts, labels].
+        predicted: likewise.
+        seed: of the resampling.
+        resamples: how many.
+        level: coverage of the intervals.
+
+    Returns:
+        ``[low, high]`` per metric of `MULTILABEL_METRICS`.
+    """
+    true, predicted = np.asarray(true, dtype=bool), np.asarray(predicted, dtype=bool)
+    cases, numbers = np.unique(np.hstack([true, predicted]), axis=0, return_counts=True)
+    true, predicted = np.split(cases, 2, axis=1)
+    parts = [true & predicted, true, predicted, (true == predicted).all(1, keepdims=True)]
+    columns = np.hstack(parts).astype(np.float32)
+    shares, generator, sums = numbers / numbers.sum(), np.random.default_rng(seed), []
+    for start in range(0, resamples, DRAWN_AT_ONCE):
+        size = min(DRAWN_AT_ONCE, resamples - start)
+        # In float32 whole numbers up to 16 million are exact.
+        sums.append(generator.multinomial(numbers.sum(), shares, size=size).astype(np.float32) @ columns)
+    hits, with_label, predicted_with, equal = np.split(np.concatenate(sums), np.cumsum([true.shape[1]] * 3), axis=1)
+    values = multilabel_summary(hits, with_label, predicted_with, equal[:, 0] / numbers.sum())
     tail = (1 - level) / 2
     return {name: [float(q) for q in np.quantile(value, [tail, 1 - tail])] for name, value in values.items()}
 

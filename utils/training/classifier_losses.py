@@ -1,4 +1,4 @@
-"""The loss of classifiers."""
+"""The losses of classifiers: of texts with one label, and of texts with any number of labels."""
 
 from typing import Any
 
@@ -32,6 +32,46 @@ class ClassificationLoss:
             weights = self.class_weights = weights.to(logits.device)
         total = F.cross_entropy(logits, labels, weight=weights, reduction="sum", label_smoothing=self.label_smoothing)
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+class MultilabelLoss:
+    """Binary cross-entropy of every label, averaged over the labels; otherwise as `ClassificationLoss`.
+
+    Args:
+        positive_weights: weight of every label in the texts that have it, shape [num_labels], or None.
+        focal_gamma: 0, or more to count less what is predicted well (Lin et al. 2017, arXiv:1708.02002).
+    """
+
+    def __init__(self, positive_weights: np.ndarray | None = None, focal_gamma: float = 0.0):
+        self.positive_weights = None if positive_weights is None else torch.tensor(positive_weights).float()
+        self.focal_gamma = focal_gamma
+
+    def __call__(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the loss of logits [batch, num_labels] for labels of 0 and 1 of that shape."""
+        logits, labels = outputs.logits.float(), labels.float()
+        weights = self.positive_weights
+        if weights is not None and weights.device != logits.device:
+            weights = self.positive_weights = weights.to(logits.device)
+        losses = F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="none")
+        if self.focal_gamma:
+            # How far the probability is from the right answer, 0 to 1.
+            wrong = torch.sigmoid(torch.where(labels > 0, -logits, logits))
+            losses = losses * wrong**self.focal_gamma
+        return losses.mean(1).sum() / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+def positive_weights(labels: np.ndarray) -> np.ndarray:
+    """Weights with which the texts that have a label count as much as those without it; 1 if none or all have it.
+
+    Args:
+        labels: 0 or 1, shape [n, num_labels].
+    """
+    positive = np.asarray(labels, dtype=np.float64).sum(0)
+    negative = len(labels) - positive
+    sound = (positive > 0) & (negative > 0)
+    return np.divide(negative, positive, out=np.ones_like(positive), where=sound)
 
 
 def balanced_class_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:

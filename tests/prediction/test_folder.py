@@ -156,6 +156,14 @@ def test_another_model_or_other_options_do_not_mix(corpus, invoke):
     assert set(label_files(Path("predictions"))) == names and len(names) == 5
 
 
+def test_other_labels_are_refused_before_the_model_is_loaded(corpus, invoke, monkeypatch):
+    assert invoke(predict, *CORPUS)[0] == 0
+    stock, loaded = predict.load_classifier, []
+    monkeypatch.setattr(predict, "load_classifier", lambda *given: loaded.append(given) or stock(*given))
+    assert invoke(predict, *CORPUS, "--keep_text")[0] == 2 and not loaded
+    assert invoke(predict, *CORPUS)[0] == 0 and len(loaded) == 1
+
+
 def test_force_leaves_no_label_of_before(corpus, invoke):
     """Neither of files that were finished after the overview was written last, as a kill leaves it."""
     import utils.prediction.folder as module

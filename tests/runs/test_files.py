@@ -57,12 +57,20 @@ def test_remains_of_killed_writers_are_removed_by_the_next_one(tmp_path, monkeyp
     assert not any("unfinished" in path.name for path in tmp_path.iterdir())
 
 
-def test_the_remains_of_one_file_are_removed_at_once(tmp_path):
-    """By the one process that may write it."""
-    for name in (".1.[x].jsonl.abc.unfinished.zst", ".2.jsonl.abc.unfinished.zst"):
-        (tmp_path / name).write_text("")
-    remove_remains(tmp_path, "1.[x].jsonl.zst", older_than=0)
-    assert [path.name for path in tmp_path.iterdir()] == [".2.jsonl.abc.unfinished.zst"]
+@pytest.mark.parametrize("name", ["1.[x]", "crawl-" * 20])
+def test_the_remains_of_one_file_are_removed_at_once(tmp_path, name):
+    """By the one process that may write it; those of a file whose name begins alike stay, however long it is."""
+    killed = "import os\nwith files.atomic_path(files.Path(name)): os._exit(0)"
+    remains = []
+    for written in (f"{name}.jsonl.zst", f"{name}2.jsonl.zst"):
+        code = f"from utils.runs import files\nname = {written!r}\n{killed}"
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(PROJECT)}, check=True
+        )
+        remains += [path for path in tmp_path.iterdir() if path not in remains]
+    assert len(remains) == 2
+    remove_remains(tmp_path, f"{name}.jsonl.zst", older_than=0)
+    assert list(tmp_path.iterdir()) == remains[1:]
 
 
 def test_a_file_that_has_just_been_made_is_left_alone(tmp_path):

@@ -6,9 +6,6 @@ from typing import Any
 
 from utils.errors import nearest
 
-# How labels are read: one per text, several, or those of the first level; auto looks at the training files.
-LABELS = ("auto", "single", "multi", "main")
-
 
 class LabelError(ValueError):
     """What is wrong with the labels of a row."""

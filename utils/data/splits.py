@@ -6,7 +6,7 @@ of a run finds the same split and a text never parts from its label.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -148,25 +148,29 @@ def _validation_of_strata(labels: np.ndarray, groups: np.ndarray, share: float, 
         for label in np.unique(labels)
     }
     strata = {key: rows for key, rows in strata.items() if len(rows)}
-    exact = {key: len(rows) * share for key, rows in strata.items()}
-    counts = {key: int(quota) for key, quota in exact.items()}
-    # Largest remainders first, as in seat allocation; ties go by the name of the stratum.
-    by_remainder = sorted(exact, key=lambda key: (counts[key] - exact[key], key))
-    for key in by_remainder:
-        if sum(counts.values()) >= round(len(labels) * share):
-            break
-        if counts[key] + 1 < len(strata[key]):
-            counts[key] += 1
+    counts = _quotas({key: len(rows) for key, rows in strata.items()}, share)
     return [_generator(seed, "validation", *key).permutation(rows)[: counts[key]] for key, rows in strata.items()]
 
 
 def _validation_of_label_sets(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> list[np.ndarray]:
-    chosen = []
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        count = min(round(len(rows) * share), len(rows) - 1)
-        chosen.append(rows[_choose_label_sets(labels[rows], count, seed, "validation", str(group))])
-    return chosen
+    strata = {str(group): np.flatnonzero(groups == group) for group in np.unique(groups)}
+    counts = _quotas({key: len(rows) for key, rows in strata.items()}, share)
+    return [
+        rows[_choose_label_sets(labels[rows], counts[key], seed, "validation", key)] for key, rows in strata.items()
+    ]
+
+
+def _quotas(sizes: dict[Any, int], share: float) -> dict[Any, int]:
+    """Return how many rows each stratum gives: its share, the total exact as far as one row of each is left."""
+    exact = {key: size * share for key, size in sizes.items()}
+    counts = {key: int(quota) for key, quota in exact.items()}
+    # Largest remainders first, as in seat allocation; ties go by the name of the stratum.
+    for key in sorted(exact, key=lambda key: (counts[key] - exact[key], key)):
+        if sum(counts.values()) >= round(sum(sizes.values()) * share):
+            break
+        if counts[key] + 1 < sizes[key]:
+            counts[key] += 1
+    return counts
 
 
 def _choose_label_sets(labels: np.ndarray, count: int, seed: int, *names: str) -> np.ndarray:

@@ -43,7 +43,7 @@ def find_frame(tokenizer: "PreTrainedTokenizerBase") -> Frame:
     for start in range(len(outer) - len(inner) + 1):
         if outer[start : start + len(inner)] == inner:
             return Frame(tuple(outer[:start]), tuple(outer[start + len(inner) :]))
-    raise UserError(f"{type(tokenizer).__name__} puts special tokens within texts; --long_texts cut is for its models")
+    raise UserError(f"{type(tokenizer).__name__} puts special tokens within texts, which can only be cut")
 
 
 def read_spans(num_tokens: int, room: int, long_texts: LongTexts, stride: int) -> list[list[tuple[int, int]]]:

@@ -43,7 +43,7 @@ def summary_metrics(matrices: np.ndarray) -> dict[str, np.ndarray]:
     total = true.sum(-1)
     occurs = (true + predicted) > 0
     num_occurring, num_present = np.maximum(occurs.sum(-1), 1), np.maximum((true > 0).sum(-1), 1)
-    precision, recall, f1 = _divide(hits, predicted), _divide(hits, true), _divide(2 * hits, true + predicted)
+    precision, recall, f1 = _scores(hits, true, predicted)
     accuracy = _divide(hits.sum(-1), total)
     return {
         "accuracy": accuracy,
@@ -77,16 +77,12 @@ def multilabel_metrics(true: np.ndarray, predicted: np.ndarray) -> dict[str, flo
         The metrics of `MULTILABEL_METRICS`; label_cardinality of the texts, predicted_cardinality of the predictions.
     """
     true, predicted = np.asarray(true, dtype=bool), np.asarray(predicted, dtype=bool)
-    values = multilabel_summary(*_counted(true, predicted))
+    hits, equal = (true & predicted).sum(0), (true == predicted).all(1)
+    values = multilabel_summary(hits, true.sum(0), predicted.sum(0), equal.mean())
     return {name: float(value) for name, value in values.items()} | {
         "label_cardinality": float(true.sum(1).mean()),
         "predicted_cardinality": float(predicted.sum(1).mean()),
     }
-
-
-def _counted(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    equal = (true == predicted).all(1)
-    return (true & predicted).sum(0), true.sum(0), predicted.sum(0), equal.mean()
 
 
 def multilabel_summary(
@@ -103,17 +99,14 @@ def multilabel_summary(
     Returns:
         One array of shape [...] per name in `MULTILABEL_METRICS`.
     """
-    precision, recall, f1 = _divide(hits, predicted), _divide(hits, true), _divide(2 * hits, true + predicted)
-    all_hits, all_true, all_predicted = hits.sum(-1), true.sum(-1), predicted.sum(-1)
+    precision, recall, f1 = _scores(hits, true, predicted)
     values = (
         subset_accuracy,
         precision.mean(-1),
         recall.mean(-1),
-        _divide(all_hits, all_predicted),
-        _divide(all_hits, all_true),
-        _divide(2 * all_hits, all_true + all_predicted),
+        *_scores(hits.sum(-1), true.sum(-1), predicted.sum(-1)),
         f1.mean(-1),
-        _divide((f1 * true).sum(-1), all_true),
+        _divide((f1 * true).sum(-1), true.sum(-1)),
         (f1 * (true > 0)).sum(-1) / np.maximum((true > 0).sum(-1), 1),
     )
     return dict(zip(MULTILABEL_METRICS, values, strict=True))
@@ -128,7 +121,7 @@ def mean_average_precision(true: np.ndarray, probabilities: np.ndarray) -> float
     """
     from sklearn.metrics import average_precision_score
 
-    present = np.flatnonzero(np.asarray(true).any(0))
+    present = np.flatnonzero(true.any(0))
     if not len(present):
         return 0.0
     return float(average_precision_score(true[:, present], probabilities[:, present], average="macro"))
@@ -136,8 +129,8 @@ def mean_average_precision(true: np.ndarray, probabilities: np.ndarray) -> float
 
 def per_register_metrics(matrix: np.ndarray, registers: list[str]) -> dict[str, dict[str, Any]]:
     """Return precision, recall, f1 and support (number of true texts) of every register."""
-    hits, true, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-    precision, recall, f1 = _divide(hits, predicted), _divide(hits, true), _divide(2 * hits, true + predicted)
+    true = matrix.sum(1)
+    precision, recall, f1 = _scores(np.diag(matrix), true, matrix.sum(0))
     return {
         register: {
             "precision": float(precision[i]),
@@ -213,9 +206,7 @@ def confidence_intervals(
     matrix = np.asarray(matrix)
     count = int(matrix.sum())
     draws = np.random.default_rng(seed).multinomial(count, matrix.ravel() / count, size=resamples)
-    values = summary_metrics(draws.reshape(resamples, *matrix.shape))
-    tail = (1 - level) / 2
-    return {name: [float(q) for q in np.quantile(value, [tail, 1 - tail])] for name, value in values.items()}
+    return _percentiles(summary_metrics(draws.reshape(resamples, *matrix.shape)), level)
 
 
 def multilabel_intervals(
@@ -246,9 +237,17 @@ def multilabel_intervals(
         # In float32 whole numbers up to 16 million are exact.
         sums.append(generator.multinomial(numbers.sum(), shares, size=size).astype(np.float32) @ columns)
     hits, with_label, predicted_with, equal = np.split(np.concatenate(sums), np.cumsum([true.shape[1]] * 3), axis=1)
-    values = multilabel_summary(hits, with_label, predicted_with, equal[:, 0] / numbers.sum())
+    return _percentiles(multilabel_summary(hits, with_label, predicted_with, equal[:, 0] / numbers.sum()), level)
+
+
+def _percentiles(values: dict[str, np.ndarray], level: float) -> dict[str, list[float]]:
     tail = (1 - level) / 2
     return {name: [float(q) for q in np.quantile(value, [tail, 1 - tail])] for name, value in values.items()}
+
+
+def _scores(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return precision, recall and F1."""
+    return _divide(hits, predicted), _divide(hits, true), _divide(2 * hits, true + predicted)
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -40,8 +40,7 @@ def choose_threshold(true: np.ndarray, probabilities: np.ndarray, metric: Metric
         metric: what is to be best.
     """
     hits, predicted = _counts(true, probabilities)
-    scores = _scores(hits, true.sum(0), predicted, metric)
-    return float(_nearest_best(scores))
+    return float(CANDIDATES[_best(_scores(hits, true.sum(0), predicted, metric))])
 
 
 def choose_thresholds(true: np.ndarray, probabilities: np.ndarray, metric: Metric = "micro_f1") -> np.ndarray:
@@ -55,21 +54,20 @@ def choose_thresholds(true: np.ndarray, probabilities: np.ndarray, metric: Metri
         probabilities: shape [texts, labels].
         metric: what is to be best.
     """
-    common = choose_threshold(true, probabilities, metric)
     hits, predicted = _counts(true, probabilities)
-    num_true = true.sum(0)
-    chosen = np.full(true.shape[1], int(np.flatnonzero(common == CANDIDATES)[0]))
+    num_true, columns = true.sum(0), np.arange(true.shape[1])
+    # Of each label, the index of its candidate.
+    chosen = np.full(len(columns), _best(_scores(hits, num_true, predicted, metric)))
     for _ in range(ROUNDS):
         before = chosen.copy()
         for label in np.flatnonzero(num_true):
-            columns = np.arange(len(chosen))
             # Each candidate of this label, beside what the others have chosen.
             own_hits = np.repeat(hits[chosen, columns][None], len(CANDIDATES), axis=0)
             own_predicted = np.repeat(predicted[chosen, columns][None], len(CANDIDATES), axis=0)
             own_hits[:, label], own_predicted[:, label] = hits[:, label], predicted[:, label]
             scores = _scores(own_hits, num_true, own_predicted, metric)
             if scores.max() > scores[chosen[label]] + 1e-12:
-                chosen[label] = int(np.flatnonzero(_nearest_best(scores) == CANDIDATES)[0])
+                chosen[label] = _best(scores)
         if (chosen == before).all():
             break
     return CANDIDATES[chosen]
@@ -86,9 +84,10 @@ def _scores(hits: np.ndarray, num_true: np.ndarray, predicted: np.ndarray, metri
     return multilabel_summary(hits, np.broadcast_to(num_true, hits.shape), predicted, np.zeros(len(hits)))[metric]
 
 
-def _nearest_best(scores: np.ndarray) -> float:
-    best = CANDIDATES[scores >= scores.max() - 1e-12]
-    return best[np.argmin(np.abs(best - DEFAULT))]
+def _best(scores: np.ndarray) -> int:
+    """Return the index of the best candidate, of several that of the one nearest to 0.5."""
+    best = np.flatnonzero(scores >= scores.max() - 1e-12)
+    return int(best[np.argmin(np.abs(CANDIDATES[best] - DEFAULT))])
 
 
 def lift_parents(probabilities: np.ndarray, labels: list[str], parents: Mapping[str, str]) -> np.ndarray:

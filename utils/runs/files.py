@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ MEND = "fetch it again with download_model.py, or train it again with --force"
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 # In the names of temporary files.
 UNFINISHED = ".unfinished"
+# Characters of a file's name in that of its temporary file, which may not become too long.
+LONGEST_START = 40
 # From making a temporary file to locking it.
 MAKING_SECONDS = 5
 # Folders in which this process has looked for what killed writers have left.
@@ -72,7 +75,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def _start_of(path: Path) -> str:
     """Return how the names of a file's temporary files begin, behind the dot; of none, nothing."""
-    return f"{path.stem[:40]}." if path.stem else ""
+    stem = path.stem
+    if len(stem) > LONGEST_START:
+        # Many files of a crawl begin alike, and none may take another's for its own.
+        stem = f"{stem[: LONGEST_START - 9]}-{zlib.crc32(stem.encode()):08x}"
+    return f"{stem}." if stem else ""
 
 
 def _try_lock(handle: int) -> bool | None:

@@ -18,7 +18,6 @@ from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.data.source import open_texts
 from utils.errors import UserError
-from utils.evaluation.metrics import METRICS
 from utils.models.adapters import check_adapter_options
 from utils.models.model_card import write_classifier_card
 from utils.models.registry import find_model, load_registry
@@ -27,13 +26,21 @@ from utils.runs.files import check_writable, now, timestamp, write_json
 from utils.runs.layout import RunLayout, split_langs
 from utils.runs.resume import check_restarts, clear_results, may_run, only_run, recorded
 from utils.runs.stop import COMPLETE
-from utils.training.classifier_options import FREE_OPTIONS, FinetuneOptions, card_options, resolve_settings, typed_name
+from utils.training.classifier_options import (
+    FREE_OPTIONS,
+    FinetuneOptions,
+    card_options,
+    check_label_options,
+    resolve_settings,
+    typed_name,
+)
 from utils.training.classifier_setup import (
     Prepared,
     Run,
     count_registers,
     describe_end,
     describe_start,
+    make_labelling,
     make_trainer,
     prepare,
     searchable,
@@ -66,16 +73,19 @@ def plan(options: FinetuneOptions) -> Run:
     )
     spec = find_model(options.model_name, options.model_registry)
     langs = split_langs(options.train_langs)
-    texts = open_texts(options, langs)
-    registers = texts.label_names(langs)
-    data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": registers}
+    texts = open_texts(options, langs).with_labels(options.labels, langs)
+    check_label_options(options, texts.multilabel)
+    labelling = make_labelling(texts, langs)
+    data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": labelling.names}
+    if texts.multilabel:
+        data |= {"labels": "multi", "subregisters": texts.subregisters}
     prepare_tracker(options.report_to, layout.outputs)
     check_adapter_options(options)
     check_writable(layout.outputs, layout.model)
     settings = resolve_settings(options, spec)
     if options.do_optimize and settings["num_processes"] > 1:
         raise UserError("--do_optimize: a trial runs in one process; start the same command several times instead")
-    run = Run(options, settings, layout, spec, texts, data, registers, langs)
+    run = Run(options, settings, layout, spec, texts, data, labelling, langs)
     run.points.check()
     return run
 
@@ -116,7 +126,7 @@ def fit(run: Run) -> str:
     from utils.training.trainer import run_trainer
 
     trainer = make_trainer(run, prepared, run.options)
-    registers, arguments = run.registers, trainer.args
+    labelling, arguments = run.labelling, trainer.args
     run.record.content |= {
         "device": machine.describe_device(arguments.device),
         "num_processes": arguments.world_size,
@@ -124,8 +134,8 @@ def fit(run: Run) -> str:
         "license": run.spec.license,
         "num_epochs": int(arguments.num_train_epochs),
         "max_length": prepared.max_length,
-        "train_registers": count_registers(prepared.data.train["label"][:], registers),
-        "validation_registers": count_registers(prepared.data.validation["label"][:], registers),
+        "train_registers": count_registers(prepared.data.train["label"][:], labelling),
+        "validation_registers": count_registers(prepared.data.validation["label"][:], labelling),
     }
     if is_main_process():
         run.record.write("running")
@@ -134,7 +144,8 @@ def fit(run: Run) -> str:
     calibration = {}
     if arguments.num_train_epochs:
         run_trainer(trainer, run.options.early_stopping_patience, run.stop)
-        calibration = calibrate(trainer)
+        choice, metric = run.options.threshold or "global", run.options.threshold_metric or "micro_f1"
+        calibration = calibrate(trainer, choice, metric)
     else:
         trainer.state.epoch = 0
         trainer.evaluate()
@@ -142,7 +153,7 @@ def fit(run: Run) -> str:
     report = train_report(trainer, machine.peak_memory_bytes(arguments.device)) | {"calibration": calibration}
     if run.options.evaluate_train:
         metrics = trainer.predict(prepared.data.train, metric_key_prefix="train").metrics
-        report["train"] = {name: metrics[f"train_{name}"] for name in ("loss", *METRICS)}
+        report["train"] = {name: metrics[f"train_{name}"] for name in ("loss", *labelling.metrics)}
     save_model(trainer, run.layout.model, prepared.max_length, run.options.merge_adapter)
     if is_main_process():
         write_json(run.layout.train_json, report)

@@ -96,10 +96,10 @@ def write_texts(path: Path, name: str, options: argparse.Namespace) -> Path:
     """Write one set of texts; returns the file."""
     import zstandard
 
-    from utils.data.corpus_load import open_corpus, read_tsv
+    from utils.data.corpus_load import open_corpus
 
     corpus = open_corpus(os.environ.get("CORPUS_PATH", "../register-corpus"))
-    found = [text for x in options.langs for _, text in read_tsv(corpus.file("train", x), corpus.registers)]
+    found = [text for x in options.langs for _, text in corpus.rows("train", x)]
     generator = random.Random(0)
     generator.shuffle(found)
     if name == "long":

@@ -119,6 +119,34 @@ def both_batches(config, lengths=PACKED_LENGTHS):
 
 
 PROJECT = Path(__file__).resolve().parent.parent
+# A hierarchy, and the words that give its labels away.
+NESTED = {
+    "IN": {"name": "Informational", "sub": {"dt": "Description of a thing", "en": "Encyclopedia article"}},
+    "HI": {"name": "How-to", "sub": {"re": "Recipe"}},
+    "OP": "Opinion",
+}
+GIVEAWAYS = {"IN": "river", "dt": "stone", "en": "century", "HI": "first", "re": "water", "OP": "believe"}
+LABEL_SETS = ("IN", "IN dt", "IN en", "HI", "HI re", "OP", "IN OP", "HI IN re", "OP HI")
+
+
+def write_label_sets(folder: Path, langs=("en", "fr"), sizes=(180, 108)) -> Path:
+    """Write a register corpus whose words give away several labels of a text at once; returns its folder."""
+    (folder / "info").mkdir(parents=True)
+    (folder / "info" / "reg_abbv.json").write_text(json.dumps(NESTED))
+    (folder / "info" / "lang2name.json").write_text(json.dumps({"en": "english", "fr": "french"}))
+    for lang in langs:
+        for split, size in zip(("train", "test"), sizes, strict=True):
+            generator = random.Random(f"{lang} {split}")
+            path = folder / "corpus" / split / f"{lang}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", encoding="utf-8", newline="") as file:
+                for number in range(size):
+                    labels = LABEL_SETS[number % len(LABEL_SETS)]
+                    words = [GIVEAWAYS[label] for label in labels.split() for _ in range(3)]
+                    words += generator.choices(("the", "of", "and", "with", "year"), k=8)
+                    generator.shuffle(words)
+                    csv.writer(file, delimiter="\t", lineterminator="\n").writerow([labels, " ".join(words)])
+    return folder
 
 
 REAL_CORPUS = os.environ.get("CORPUS_PATH")
@@ -236,7 +264,7 @@ def write_results(folder, model, train_langs, eval_langs, num_texts=400):
             "per_register": per_register_metrics(matrix, REGISTERS),
             "confusion_matrix": matrix.tolist(),
             "confidence_intervals": confidence_intervals(matrix, 1, 100),
-            "rare_registers": rare_registers(matrix, REGISTERS),
+            "rare_registers": rare_registers(matrix.sum(1), REGISTERS),
         }
         (run / "eval" / f"{lang}.json").write_text(json.dumps(result))
     counts = dict(zip(REGISTERS, [9_000, 12_345, 7, 4_100, 800, 3, 1_500, 0], strict=True))

@@ -16,6 +16,7 @@ import post_eval
 from tests.factories import FAST, REGISTERS, TRAINED
 from tests.processes import finish, start
 from utils.data.corpus_load import read_tsv
+from utils.data.registers import Registers, parse_registers
 from utils.data.tokenization import load_tokenizer
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.results import load_predictions
@@ -271,7 +272,8 @@ def test_what_the_start_of_a_training_says(inputs, invoke):
     first = output.splitlines()[0]
     assert first.startswith("tiny-en (s): ") and "1 epoch (--max_epochs; " in first, first
     tokenizer = load_tokenizer(inputs.registry.parent / "tiny-xlmr")
-    texts = [text for _, text in read_tsv(path, json.loads((inputs.corpus / "info/reg_abbv.json").read_text()))]
+    scheme = parse_registers(json.loads((inputs.corpus / "info/reg_abbv.json").read_text()))
+    texts = [text for _, text in read_tsv(path, scheme)]
     longer = sum(len(ids) > 16 for ids in tokenizer(texts)["input_ids"])
     assert 0 < report["num_texts_cut"] <= longer
     assert f"cut at 16 tokens: {report['num_texts_cut']} training texts" in output
@@ -296,9 +298,10 @@ def test_a_file_of_another_name_does_not_stop_all_languages(model, invoke, small
 def test_labels_that_are_formulas_elsewhere(inputs, invoke):
     """A spreadsheet runs what begins with =, and tables are read back as they were."""
     shutil.copytree(inputs.corpus, inputs.folder / "corpus")
+    scheme = Registers(dict.fromkeys(REGISTERS, ""))
     names = {"IN": "=1+1", "OP": "@x", "RN": "a\n| b |<b>"}
     for path in (inputs.folder / "corpus/corpus").glob("*/*.tsv"):
-        rows = [(names.get(register, register), text) for register, text in read_tsv(path, REGISTERS)]
+        rows = [(names.get(register, register), text) for [register], text in read_tsv(path, scheme)]
         with path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, delimiter="\t").writerows(rows)
     registers = {names.get(name, name): name for name in REGISTERS}

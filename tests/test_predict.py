@@ -15,7 +15,7 @@ import finetune
 import predict
 from tests.factories import FAST, PROJECT, TRAINED
 from tests.labels import read_jsonl, texts_of_all_lengths, write_jsonl
-from utils.data.corpus_load import open_corpus, read_tsv
+from utils.data.corpus_load import open_corpus
 
 pytestmark = pytest.mark.slow
 
@@ -169,5 +169,5 @@ def test_real_texts(real_corpus, model, invoke):
     path = Path(real_corpus) / "corpus/test/sv.tsv"
     status, _, errors = invoke(predict, *TRAINED, "--input", str(path), "--keep_columns", "label")
     assert status == 0, errors
-    labels = [label for label, _ in read_tsv(path, open_corpus(real_corpus).registers)]
+    labels = [label for [label], _ in open_corpus(real_corpus).rows("test", "sv")]
     assert [row["label"] for row in read_jsonl(Path("predictions/sv.jsonl.zst"))] == labels

@@ -8,9 +8,11 @@ import pytest
 
 from tests.factories import PROJECT
 from utils.data.corpus_load import open_corpus, read_tsv
+from utils.data.registers import Registers
 from utils.errors import UserError
 
-REGISTERS = ["IN", "OP", "RN"]
+NAMES = ["IN", "OP", "RN"]
+REGISTERS = Registers(dict.fromkeys(NAMES, ""))
 
 
 def write(tmp_path, content: str | bytes):
@@ -43,15 +45,15 @@ def test_every_text_comes_back_exactly(tmp_path, line_end):
     path = tmp_path / "en.tsv"
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator=line_end)
-        writer.writerows((REGISTERS[i % 3], text) for i, text in enumerate(texts))
+        writer.writerows((NAMES[i % 3], text) for i, text in enumerate(texts))
     rows = list(read_tsv(path, REGISTERS))
     assert [text for _, text in rows] == texts
-    assert [register for register, _ in rows] == [REGISTERS[i % 3] for i in range(len(texts))]
+    assert [register for register, _ in rows] == [[NAMES[i % 3]] for i in range(len(texts))]
 
 
 def test_a_file_without_a_last_line_end_and_with_a_byte_order_mark(tmp_path):
-    assert list(read_tsv(write(tmp_path, "\ufeffIN\tone\nOP\ttwo"), REGISTERS)) == [("IN", "one"), ("OP", "two")]
-    assert list(read_tsv(write(tmp_path, "IN\tone\n\n"), REGISTERS)) == [("IN", "one")]
+    assert list(read_tsv(write(tmp_path, "\ufeffIN\tone\nOP\ttwo"), REGISTERS)) == [(["IN"], "one"), (["OP"], "two")]
+    assert list(read_tsv(write(tmp_path, "IN\tone\n\n"), REGISTERS)) == [(["IN"], "one")]
 
 
 @pytest.mark.parametrize(
@@ -169,4 +171,4 @@ def test_texts_come_back_from_any_kind_of_line(tmp_path):
     path = tmp_path / "x.tsv"
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file, delimiter="\t", lineterminator="\r\n").writerows(rows)
-    assert list(read_tsv(path, ["IN", "OP"])) == rows
+    assert list(read_tsv(path, REGISTERS)) == [([register], text) for register, text in rows]

@@ -140,7 +140,7 @@ def test_the_hash_is_that_of_texts_and_labels(tmp_path):
         ({"train_features": "title"}, "xx.t.one.train_features: expected a list of different columns"),
         ({"train_features": []}, "xx.t.one.train_features: expected a list of different columns"),
         ({"train_features": ["label"]}, "xx.t.one.train_features: expected columns other than the label's"),
-        ({"task_type": "seq2seq"}, "xx.t.one.task_type: expected one of classification, got 'seq2seq'"),
+        ({"task_type": "seq2seq"}, "xx.t.one.task_type: expected one of classification, multi_label, got 'seq2seq'"),
         ({"dataset": ""}, "xx.t.one.dataset: expected a string"),
         ({"dataset": "./data", "subset": "en"}, "subset and revision are for datasets of the hub"),
     ],

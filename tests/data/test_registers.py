@@ -77,7 +77,6 @@ def test_which_register_a_subregister_cannot_be_without(registers):
         ({"IN": {"name": "x", "sub": {"a": 1}}}, "IN: expected a name, or "),
         ({"IN": {"name": "x", "sub": {"OP": "y"}}, "OP": ""}, "OP is a register and a subregister of IN"),
         ({"IN": {"name": "x", "sub": {"IN": "y"}}}, "IN is a register and a subregister of IN"),
-        ({"A": {"name": "", "sub": {"a": "y"}}, "B": {"name": "", "sub": {"a": "z"}}}, "a has two names, 'y' and 'z'"),
     ],
 )
 def test_a_file_of_another_form(content, message):

@@ -13,6 +13,7 @@ import post_eval
 from tests.factories import LANGS, REGISTERS, check_layout, texts_of, write_results
 from utils.evaluation.calibration import run_reliability
 from utils.evaluation.comparison import comparison_file
+from utils.evaluation.labelling import OneLabel
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.results import load_results, write_evaluation
 from utils.evaluation.selection import select_grid, select_matrices
@@ -50,7 +51,7 @@ def write_run(folder, name, quality, *, langs=("en", "fr"), subfolder=None, seed
         probabilities = np.full((300, 3), 0.1)
         probabilities[np.arange(300), predictions] = 0.8
         write_evaluation(
-            layout, lang, labels, probabilities, registers=registers, seconds=1, seed=1, task=None,
+            layout, lang, labels, probabilities, labelling=OneLabel(registers), seconds=1, seed=1, task=None,
             data={"path": "x", "sha256": sha256},
             computed={"number_format": "fp32", "device": "cpu"},
         )  # fmt: skip

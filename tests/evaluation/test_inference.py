@@ -5,8 +5,9 @@ import torch
 
 from utils.data.batching import PaddingCollator
 from utils.data.tokenization import load_tokenizer
-from utils.evaluation.calibration import cross_entropy
-from utils.evaluation.inference import predict_logits, softmax
+from utils.evaluation.inference import predict_logits
+from utils.evaluation.labelling import softmax
+from utils.evaluation.metrics import cross_entropy
 from utils.models.loading import build_classifier, choose_max_length, load_config, set_attention_dropout
 
 

@@ -97,10 +97,11 @@ def test_a_column_may_have_a_point_in_its_name(tmp_path):
 
 
 def test_files_of_a_register_corpus_have_no_header(small):
-    from utils.data.corpus_load import open_corpus, read_tsv
+    from utils.data.corpus_load import open_corpus
 
     path = small / "register-corpus/corpus/test/en.tsv"
-    expected = list(read_tsv(path, open_corpus(str(small / "register-corpus")).registers))
+    rows = open_corpus(str(small / "register-corpus")).rows("test", "en")
+    expected = [(register, text) for [register], text in rows]
     assert [(kept["label"], text) for _, _, text, kept in read(path, kept=("label",))] == expected
 
 

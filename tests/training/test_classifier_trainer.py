@@ -9,7 +9,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 import finetune
 from tests.factories import FAST, small_model_without_dropout
-from utils.training import classifier_setup, classifier_trainer
+from utils.evaluation.labelling import OneLabel
+from utils.training import classifier_setup
 from utils.training.classifier_losses import ClassificationLoss, balanced_class_weights
 
 pytestmark = pytest.mark.slow
@@ -209,7 +210,7 @@ def test_short_epochs_are_saved_only_if_they_are_the_best_or_the_last(inputs, in
     from utils.runs.resume_points import ResumePoints
 
     scores = iter([0.5, 0.4, 0.3, 0.6, 0.2, 0.1, 0.6])
-    stock_metrics, stock_seal = classifier_trainer.classification_metrics, ResumePoints.seal
+    stock_metrics, stock_seal = OneLabel.score, ResumePoints.seal
     saved = []
 
     def scripted(*arguments):
@@ -221,7 +222,7 @@ def test_short_epochs_are_saved_only_if_they_are_the_best_or_the_last(inputs, in
             time.sleep(3)
         return stock_seal(self, point)
 
-    monkeypatch.setattr(classifier_trainer, "classification_metrics", scripted)
+    monkeypatch.setattr(OneLabel, "score", scripted)
     monkeypatch.setattr(ResumePoints, "seal", seal)
     output = train(invoke, *FAST, "--num_epochs", "6")
     epochs = [int(name.partition("-")[2]) // 6 for name in saved]
@@ -232,7 +233,7 @@ def test_short_epochs_are_saved_only_if_they_are_the_best_or_the_last(inputs, in
 def test_the_best_epoch_is_kept_and_reported(inputs, invoke, monkeypatch):
     """The saved weights are those of the second of three epochs."""
     scores = iter([0.2, 0.9, 0.4, 0.9])
-    stock = classifier_trainer.classification_metrics
+    stock = OneLabel.score
     after_epoch = {}
 
     def scripted(*arguments):
@@ -240,7 +241,7 @@ def test_the_best_epoch_is_kept_and_reported(inputs, invoke, monkeypatch):
             after_epoch[int(point.name.partition("-")[2]) // 6] = load_file(point / "model.safetensors")
         return stock(*arguments) | {"macro_f1": next(scores)}
 
-    monkeypatch.setattr(classifier_trainer, "classification_metrics", scripted)
+    monkeypatch.setattr(OneLabel, "score", scripted)
     train(invoke, *FAST, "--num_epochs", "3")
     report = json.loads((inputs.folder / "outputs/tiny-en/train.json").read_text())
     assert report["best_epoch"] == 2

@@ -1,8 +1,10 @@
 """Reads the layout of github.com/ahar7911/register-corpus: texts, labels, ordered register names.
 
-    info/reg_abbv.json            abbreviation -> register, in the order of the labels
+    info/reg_abbv.json            abbreviation -> register, in the order of the labels; or -> {"name": register,
+                                  "sub": {abbreviation: subregister}}
     info/lang2name.json           abbreviation -> language
-    corpus/{train,test}/LANG.tsv  register <tab> text; no header; quoted as Python's csv module quotes
+    corpus/{train,test}/LANG.tsv  register <tab> text; no header; quoted as Python's csv module quotes. Several
+                                  registers of a text have blanks between them
 
 A text and its label stay in one row from the file to the batch: everything that mixes, splits or cuts
 works on row numbers.
@@ -12,12 +14,13 @@ import itertools
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from utils.cli.config_files import parse_json
 from utils.data.delimited import read_rows
+from utils.data.registers import LabelError, Registers, parse_registers
 from utils.errors import UserError, nearest
 from utils.runs.files import sha256_of_file
 from utils.runs.layout import check_lang
@@ -26,27 +29,74 @@ if TYPE_CHECKING:
     import datasets
 
 DEFAULT_CORPUS = "../register-corpus"
+# One label for each text, or any number of them; auto: as the training files have it; main: of the first level alone.
+LabelsOption = Literal["auto", "single", "multi", "main"]
 # Rows that are objects of Python at a time, while a file is read.
 ROWS_AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A register corpus on disk: its folder, its registers in label order and its languages' names."""
+    """A register corpus on disk: its folder, its registers in label order and its languages' names.
+
+    Attributes:
+        multilabel: whether a text may have several labels.
+        lifted: whether subregisters count as their registers.
+    """
 
     root: Path
-    registers: list[str]
-    register_names: dict[str, str]
+    scheme: Registers
     language_names: dict[str, str]
+    multilabel: bool = False
+    lifted: bool = False
 
     @property
     def name(self) -> str:
         """Where the texts come from, for run.json."""
         return str(self.root)
 
+    @property
+    def registers(self) -> list[str]:
+        """The labels in their order: subregisters are among them if a text may have several labels."""
+        return self.scheme.all if self.multilabel and not self.lifted else self.scheme.main
+
+    @property
+    def subregisters(self) -> dict[str, list[str]]:
+        """The subregisters among the labels, of every register that has some."""
+        labels = set(self.registers)
+        found = {x: [y for y in self.scheme.children(x) if y in labels] for x in self.scheme.main}
+        return {register: below for register, below in found.items() if below}
+
     def label_names(self, langs: list[str]) -> list[str]:
         """Return the registers in label order; they are the same for all languages."""
         return self.registers
+
+    def with_labels(self, labels: LabelsOption, langs: list[str]) -> "Corpus":
+        """Return the corpus with labels as --labels wants them; of auto and main the training files decide.
+
+        Args:
+            labels: see `LabelsOption`.
+            langs: that are trained on.
+        """
+        if labels in ("single", "multi"):
+            return replace(self, multilabel=labels == "multi", lifted=False)
+        several = replace(self, multilabel=True, lifted=labels == "main")
+        found = any(len(row) > 1 for lang in langs for row, _ in several.rows("train", lang))
+        return replace(several, multilabel=found)
+
+    def as_labelled(self, multilabel: bool, labels: list[str]) -> "Corpus":
+        """Return the corpus with labels as a model gives them.
+
+        Args:
+            multilabel: whether it gives any number of them.
+            labels: that it knows; without subregisters, those of the corpus count as their registers.
+        """
+        lifted = bool(self.scheme.parents) and not set(labels) & set(self.scheme.parents)
+        return replace(self, multilabel=multilabel, lifted=lifted)
+
+    def rows(self, split: str, lang: str) -> Iterator[tuple[list[str], str]]:
+        """Yield the labels and the text of every row of a file, see `read_tsv`."""
+        return read_tsv(self.file(split, lang), self.scheme, self.multilabel, self.lifted)
 
     def file(self, split: str, lang: str) -> Path:
         """Return the file of one language and split ("train" or "test").
@@ -76,18 +126,28 @@ class Corpus:
         return found
 
     def load(self, split: str, lang: str, separator: str = "") -> "datasets.Dataset":
-        """Load one language as a dataset with the columns text, label (index into `registers`) and lang.
+        """Load one language as a dataset with the columns text, label and lang.
+
+        The label is an index into `registers`; where a text may have several, 0 or 1 for each of them.
 
         Args:
             split: "train" or "test".
             lang: the language.
             separator: for datasets whose texts are in several columns; here each is one text.
         """
-        path = self.file(split, lang)
-        labels = {register: label for label, register in enumerate(self.registers)}
-        rows = ((text, labels[register], lang) for register, text in read_tsv(path, self.registers))
-        dataset = make_dataset(rows, {"text": "string", "label": "int64", "lang": "string"})
+        places = {register: label for label, register in enumerate(self.registers)}
+
+        def label(names: list[str]) -> int | list[int]:
+            if not self.multilabel:
+                return places[names[0]]
+            own = {places[name] for name in names}
+            return [int(place in own) for place in range(len(places))]
+
+        dataset = make_dataset(
+            ((text, label(names), lang) for names, text in self.rows(split, lang)), label_columns(self.multilabel)
+        )
         if not len(dataset):
+            path = self.file(split, lang)
             raise UserError(f"{path}: the file is empty; expected one 'register<tab>text' row per text")
         return dataset
 
@@ -105,22 +165,31 @@ def open_corpus(path: str) -> Corpus:
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"the corpus folder {root} does not exist; give it with --corpus_path or $CORPUS_PATH")
-    registers = _read_names(root / "info" / "reg_abbv.json")
-    if not registers:
-        raise UserError(f"{root / 'info' / 'reg_abbv.json'}: no registers in this file")
-    return Corpus(root, list(registers), registers, _read_names(root / "info" / "lang2name.json"))
-
-
-def _read_names(path: Path) -> dict[str, str]:
+    registers_file, languages_file = root / "info" / "reg_abbv.json", root / "info" / "lang2name.json"
     try:
-        names = parse_json(path.read_text(encoding="utf-8-sig"), path)
+        scheme = parse_registers(_read_info(registers_file))
+    except ValueError as error:
+        raise UserError(f"{registers_file}: {error}") from None
+    if not scheme.names:
+        raise UserError(f"{registers_file}: no registers in this file")
+    names = _read_info(languages_file)
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise UserError(f"{languages_file}: expected an object of abbreviations and names")
+    return Corpus(root, scheme, names)
+
+
+def _read_info(path: Path) -> Any:
+    try:
+        return parse_json(path.read_text(encoding="utf-8-sig"), path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; is {path.parent.parent} a register corpus?") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not valid UTF-8 ({error})") from None
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise UserError(f"{path}: expected an object of abbreviations and names")
-    return names
+
+
+def label_columns(multilabel: bool) -> dict[str, str]:
+    """Return the columns of texts with labels, for `make_dataset`."""
+    return {"text": "string", "label": "list<int8>" if multilabel else "int64", "lang": "string"}
 
 
 def make_dataset(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> "datasets.Dataset":
@@ -128,12 +197,16 @@ def make_dataset(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> "dat
 
     Args:
         rows: with a value per column.
-        columns: names of the columns and their types, as Arrow calls them.
+        columns: names of the columns and their types, as Arrow calls them; list<TYPE> is a list.
     """
     import datasets
     import pyarrow
 
-    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in columns.items()])
+    def arrow_type(kind: str) -> pyarrow.DataType:
+        inner = kind.removeprefix("list<").removesuffix(">")
+        return pyarrow.type_for_alias(kind) if inner == kind else pyarrow.list_(pyarrow.type_for_alias(inner))
+
+    schema = pyarrow.schema([(name, arrow_type(kind)) for name, kind in columns.items()])
     rows, batches = iter(rows), []
     while part := list(itertools.islice(rows, ROWS_AT_ONCE)):
         batches.append(pyarrow.record_batch([*map(list, zip(*part, strict=True))], schema=schema))
@@ -142,13 +215,23 @@ def make_dataset(rows: Iterable[Sequence[Any]], columns: dict[str, str]) -> "dat
     return datasets.Dataset(table, fingerprint=uuid.uuid4().hex)
 
 
-def read_tsv(path: Path, registers: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield ``register <tab> text`` rows exactly as they were written.
+def read_tsv(
+    path: Path, scheme: Registers, multilabel: bool = False, lifted: bool = False
+) -> Iterator[tuple[list[str], str]]:
+    """Yield the labels of ``register <tab> text`` rows, and the texts exactly as they were written.
+
+    Args:
+        path: of the file.
+        scheme: the registers that there are.
+        multilabel: whether a row may have several.
+        lifted: leave subregisters out.
 
     Raises:
-        UserError: with file and line, for invalid UTF-8, a malformed row or an unknown register.
+        UserError: with file and line, for invalid UTF-8, a malformed row, an unknown register, or several where a
+            text has one.
     """
-    known, blank, count = set(registers), None, 0
+    known: dict[str, list[str]] = {}
+    blank, count = None, 0
     for line, row in read_rows(path, "; a text that starts with a quotation mark must be quoted"):
         if not row:
             blank = blank or line
@@ -157,10 +240,26 @@ def read_tsv(path: Path, registers: list[str]) -> Iterator[tuple[str, str]]:
         elif len(row) != 2:
             shown = repr("\t".join(row)[:60])
             raise UserError(f"{path}, line {line}: expected 2 columns (register<tab>text), got {len(row)}: {shown}")
-        elif row[0] not in known:
-            hint = nearest(row[0], registers)
-            header = "; the file must not have a header" if not count and "did you mean" not in hint else ""
-            raise UserError(f"{path}, line {line}: unknown register {row[0][:40]!r}{hint}{header}")
         else:
+            if row[0] not in known:
+                try:
+                    known[row[0]] = _read_labels(row[0], scheme, multilabel, lifted)
+                except LabelError as error:
+                    first = not count and "unknown" in str(error) and "did you mean" not in str(error)
+                    header = "; the file must not have a header" if first else ""
+                    raise UserError(f"{path}, line {line}: {error}{header}") from None
             count += 1
-            yield row[0], row[1]
+            yield known[row[0]], row[1]
+
+
+def _read_labels(cell: str, scheme: Registers, multilabel: bool, lifted: bool) -> list[str]:
+    labels = scheme.read(cell)
+    main = scheme.lift(labels)
+    if lifted:
+        labels = main
+    if len(labels) > 1 and not multilabel:
+        other = "leave one of them in the row" if len(main) > 1 else f"take it for {main[0]} with --labels main"
+        raise LabelError(
+            f"{len(labels)} registers ({' '.join(labels)}) of a text; train with --labels multi, or {other}"
+        )
+    return labels

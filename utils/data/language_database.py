@@ -5,7 +5,7 @@
         "train_features": ["review"],        // columns with the text; several are joined
         "eval_feature": "rating",            // column with the label
         "splits": ["train", "test"],         // to train on, to evaluate on
-        "task_type": "classification",
+        "task_type": "classification",       // or multi_label: lists of labels, or labels with blanks between them
         "classes": 3}}}}                     // number of labels, checked against the data
 
 Datasets of the hub may also have a "subset" and a "revision", tables without a header "columns" (their names), integer
@@ -29,6 +29,7 @@ from utils.cli.config_files import read_config
 from utils.cli.options import DATA, PLACE, CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
+from utils.data.corpus_load import label_columns, make_dataset
 from utils.data.dataset_files import SPLIT_FIELD, DatasetSource, load_split
 from utils.data.hub import local_or_hub
 from utils.errors import RunFailure, UserError, nearest
@@ -41,7 +42,8 @@ DEFAULT_DATABASE = PROJECT / "config" / "language-database.json"
 REQUIRED = ("dataset", "train_features", "eval_feature", "splits", "task_type", "classes")
 HUB_KEYS = ("subset", "revision")
 OPTIONAL = (*HUB_KEYS, "columns", "label_names", "separator")
-TASK_TYPES = ("classification",)
+# Of the second, a text has any number of labels.
+TASK_TYPES = ("classification", "multi_label")
 PHONEMES = "-phoneme"
 ModelType = Literal["normal", "ipa"]
 
@@ -72,6 +74,7 @@ class Entry:
     classes: int
     label_names: list[str] | None = None
     separator: str | None = None
+    multilabel: bool = False
 
     def split(self, purpose: str) -> str:
         """Return the name that the dataset has for "train" or "test"."""
@@ -139,7 +142,18 @@ def _entry(file: Path, where: str, name: str, content: dict[str, Any]) -> Entry:
         raise UserError(f"{file}: {where}: subset and revision are for datasets of the hub, {dataset} is a local one")
     names, separator = content.get("label_names"), content.get("separator")
     check("label_names", names is None or len(names) == content["classes"], "as many names as there are classes")
-    return Entry(where, name, source, features, content["eval_feature"], splits, content["classes"], names, separator)
+    return Entry(
+        where,
+        name,
+        source,
+        features,
+        content["eval_feature"],
+        splits,
+        content["classes"],
+        names,
+        separator,
+        multilabel=content["task_type"] == "multi_label",
+    )
 
 
 def _is_name(value: Any) -> bool:
@@ -194,14 +208,14 @@ def open_task(
 
 @dataclass
 class Split:
-    """What one split of a dataset holds: a tuple of texts (one per column) and the name of a label for every row.
+    """What one split of a dataset holds: a tuple of texts (one per column) and the names of the labels of every row.
 
     `class_names` are those of a ClassLabel, None for labels that are integers or strings.
     """
 
     columns: list[str]
     texts: list[tuple[str, ...]]
-    labels: list[str]
+    labels: list[list[str]]
     class_names: list[str] | None
 
 
@@ -219,6 +233,41 @@ class TaskData:
     def name(self) -> str:
         """Where the texts come from, for run.json."""
         return f"{self.file}: {self.task}"
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a text may have several labels; datasets of both kinds make no task."""
+        kinds = {lang: entry.multilabel for lang, entry in self.entries.items()}
+        if len(set(kinds.values())) > 1:
+            several = ", ".join(lang for lang, multilabel in kinds.items() if multilabel)
+            raise UserError(f"{self.file}: the task_type of {self.task} is multi_label in {several} alone")
+        return any(kinds.values())
+
+    @property
+    def subregisters(self) -> dict[str, list[str]]:
+        """No label stands under another."""
+        return {}
+
+    def with_labels(self, labels: str, langs: list[str]) -> "TaskData":
+        """Return the task; its task_type says whether a text may have several labels.
+
+        Raises:
+            UserError: if --labels says otherwise.
+        """
+        if labels != "auto" and (labels == "multi") != self.multilabel:
+            raise UserError(f"--labels {labels}: the task_type of {self.task} in {self.file} says what labels it has")
+        return self
+
+    def as_labelled(self, multilabel: bool, labels: list[str]) -> "TaskData":
+        """Return the task, whose texts must be labelled as the model labels them.
+
+        Raises:
+            UserError: if they are not.
+        """
+        if multilabel != self.multilabel:
+            kinds = {True: "any number of labels", False: "one label"}
+            raise UserError(f"{self.name} gives texts {kinds[self.multilabel]}, the model {kinds[multilabel]}")
+        return self
 
     def languages(self, split: str) -> list[str]:
         """Return the languages of the task, sorted; they are the same for both splits."""
@@ -253,25 +302,27 @@ class TaskData:
         return names[first]
 
     def load(self, split: str, lang: str, separator: str) -> "datasets.Dataset":
-        """Load one language as a dataset with the columns text, label (index into `label_names([lang])`) and lang.
+        """Load one language as a dataset with the columns text, label and lang.
+
+        The label is an index into `label_names([lang])`; of a multi_label task, 0 or 1 for each of them.
 
         Args:
             split: "train" or "test".
             lang: the language.
             separator: put between the texts of several columns, unless the database has its own.
         """
-        import datasets
-
         separator = self._entry(lang).separator or separator
-        read = self._read(split, lang)
-        index = {value: number for number, value in enumerate(self._label_values(lang))}
-        return datasets.Dataset.from_dict(
-            {
-                "text": [separator.join(texts) for texts in read.texts],
-                "label": [index[name] for name in read.labels],
-                "lang": [lang] * len(read.labels),
-            }
+        read, values = self._read(split, lang), self._label_values(lang)
+        index = {value: number for number, value in enumerate(values)}
+        rows = (
+            (
+                separator.join(texts),
+                [int(value in names) for value in values] if self.multilabel else index[names[0]],
+                lang,
+            )
+            for texts, names in zip(read.texts, read.labels, strict=True)
         )
+        return make_dataset(rows, label_columns(self.multilabel))
 
     def provenance(self, split: str, langs: list[str]) -> list[dict[str, Any]]:
         """Return for run.json where the texts of these languages are, and the SHA-256 of texts and labels."""
@@ -279,8 +330,8 @@ class TaskData:
 
     def _provenance(self, split: str, lang: str) -> dict[str, Any]:
         read, entry, digest = self._read(split, lang), self._entry(lang), hashlib.sha256()
-        for texts, label in zip(read.texts, read.labels, strict=True):
-            for value in (*texts, label):
+        for texts, labels in zip(read.texts, read.labels, strict=True):
+            for value in (*texts, " ".join(labels)):
                 encoded = value.encode("utf-8", "surrogatepass")
                 digest.update(len(encoded).to_bytes(8, "little") + encoded)
         place = {"dataset": entry.source.name, "name": entry.name, "split": entry.split(split)}
@@ -300,7 +351,7 @@ class TaskData:
     def _label_values(self, lang: str) -> list[str]:
         """Return the different labels of a language as they stand in its data, in their order."""
         entry = self._entry(lang)
-        found = {label for split in ("train", "test") for label in self._read(split, lang).labels}
+        found = {label for split in ("train", "test") for row in self._read(split, lang).labels for label in row}
         names = self._read("train", lang).class_names
         if names is None:
             numbers = all(name.removeprefix("-").isdecimal() for name in found)
@@ -343,6 +394,7 @@ class TaskData:
                     advice = f"; python -m utils.data.transcribe --task {self.task} --langs {lang} makes it"
                 raise UserError(f"split {split}: no column {column!r}{advice}")
         feature = dataset.features[entry.eval_feature]
+        feature = getattr(feature, "feature", feature)
         names = feature.names if isinstance(feature, datasets.ClassLabel) else None
         texts = list(zip(*(dataset[column][:] for column in columns), strict=True))
         for row, values in enumerate(texts, 1):
@@ -350,11 +402,19 @@ class TaskData:
                 raise UserError(f"split {split}, row {row}: expected texts in {', '.join(columns)}, got {values}")
         labels = []
         for row, value in enumerate(dataset[entry.eval_feature][:], 1):
-            label = _label_name(value, names)
-            if label is None:
+            own = [_label_name(part, names) for part in _labels_of(value, entry.multilabel)]
+            known = [name for name in own if name is not None]
+            if len(known) < len(own):
                 raise UserError(f"split {split}, row {row}: {value!r} in {entry.eval_feature!r} is not a label")
-            labels.append(label)
+            labels.append(known)
         return Split(columns, texts, labels, names)
+
+
+def _labels_of(value: Any, multilabel: bool) -> list[Any]:
+    """Return the labels of a row: one, or those of a list, or those that blanks part."""
+    if multilabel and isinstance(value, str):
+        return value.split()
+    return value if multilabel and isinstance(value, list) else [value]
 
 
 def _label_name(value: Any, class_names: list[str] | None) -> str | None:

@@ -93,8 +93,8 @@ def parse_registers(content: Any) -> Registers:
         for label, its_name in below.items():
             if label in content:
                 raise ValueError(f"{label} is a register and a subregister of {register}")
-            if names.setdefault(label, its_name) != its_name:
-                raise ValueError(f"{label} has two names, {names[label]!r} and {its_name!r}")
+            # Under several registers, it is called what the first one calls it.
+            names.setdefault(label, its_name)
             parents[label] = (*parents.get(label, ()), register)
     return Registers(names, parents)
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from utils.data.corpus_load import open_corpus
+from utils.data.corpus_load import LabelsOption, open_corpus
 from utils.data.language_database import ModelType, open_task
 from utils.errors import UserError
 
@@ -17,6 +17,25 @@ class TextSource(Protocol):
     def name(self) -> str:
         """Where the texts come from, for run.json."""
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether a text may have several labels."""
+
+    @property
+    def subregisters(self) -> dict[str, list[str]]:
+        """The labels that stand under others, by these."""
+
+    def with_labels(self, labels: LabelsOption, langs: list[str]) -> "TextSource":
+        """Return the texts with labels as --labels wants them; of auto, what these languages are trained on decides."""
+
+    def as_labelled(self, multilabel: bool, labels: list[str]) -> "TextSource":
+        """Return the texts with labels as a model gives them.
+
+        Args:
+            multilabel: whether it gives any number of them.
+            labels: that it knows.
+        """
+
     def languages(self, split: str) -> list[str]:
         """Return the languages that have texts in this split, sorted."""
 
@@ -27,7 +46,10 @@ class TextSource(Protocol):
         """Return the names of the labels of these languages, in the order of the labels."""
 
     def load(self, split: str, lang: str, separator: str) -> "datasets.Dataset":
-        """Load one language as a dataset with the columns text, label (index into `label_names`) and lang."""
+        """Load one language as a dataset with the columns text, label and lang.
+
+        The label is an index into `label_names`; where a text may have several, 0 or 1 for each of them.
+        """
 
     def provenance(self, split: str, langs: list[str]) -> list[dict[str, Any]]:
         """Return where the texts of these languages are, with their SHA-256, for run.json."""

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from utils.cli.progress import progress
+from utils.evaluation.labelling import Labelling, label_matrix
 from utils.evaluation.results import RunResults, load_predictions, order_langs
 
 NUM_BINS = 15
@@ -12,7 +13,7 @@ NUM_BINS = 15
 TEMPERATURES = (0.1, 10.0)
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, labels: np.ndarray, labelling: Labelling) -> float:
     """Return the temperature at which a classifier's probabilities suit these texts best.
 
     Logits are divided by it; the order of the labels stays. It has the lowest cross-entropy: Guo et al. 2017, "On
@@ -20,7 +21,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         logits: shape [n, num_labels].
-        labels: true labels, shape [n].
+        labels: true labels, shape [n]; or 0 and 1, shape [n, num_labels].
+        labelling: how logits become labels.
 
     Returns:
         the temperature, to four digits behind the point; 1 if all labels are right, where any lower temperature would
@@ -29,18 +31,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
 
     logits = logits.astype(np.float64)
-    if (logits.argmax(1) == labels).all():
+    if labelling.is_right(logits, labels):
         return 1.0
     low, high = np.log(TEMPERATURES)
-    found = minimize_scalar(lambda x: cross_entropy(logits / np.exp(x), labels), bounds=(low, high), method="bounded")
+    found = minimize_scalar(lambda x: labelling.loss(logits / np.exp(x), labels), bounds=(low, high), method="bounded")
     return round(float(np.exp(found.x)), 4)
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean cross-entropy over the texts, in nats."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_normalizer = np.log(np.exp(shifted).sum(axis=1))
-    return float(np.mean(log_normalizer - shifted[np.arange(len(labels)), labels]))
 
 
 def reliability(confidences: np.ndarray, correct: np.ndarray, num_bins: int = NUM_BINS) -> dict[str, Any]:
@@ -127,6 +122,9 @@ def errors_if_calibrated(
 def run_reliability(run: RunResults) -> dict[str, dict[str, Any]]:
     """Return the reliability (see `reliability`) of a run's predictions on every language.
 
+    Where texts have any number of labels, confidence is the probability of each label of each text, and correct is
+    whether the text has it; `labels` has the same of every label that texts have.
+
     Raises:
         UserError: if predictions are missing or damaged.
     """
@@ -134,8 +132,17 @@ def run_reliability(run: RunResults) -> dict[str, dict[str, Any]]:
     for lang in order_langs(run, list(run.evaluations)):
         table = load_predictions(run.folder, lang)
         registers = [name for name in table.columns if name not in ("index", "true", "predicted")]
-        confidences = table[registers].to_numpy().max(axis=1)
-        found[lang] = reliability(confidences, (table["true"] == table["predicted"]).to_numpy())
+        probabilities = table[registers].to_numpy()
+        if run.evaluations[lang].get("labels") == "multi":
+            true = label_matrix(table["true"].tolist(), registers)
+            own = {
+                register: reliability(probabilities[:, place], true[:, place])
+                for place, register in enumerate(registers)
+                if true[:, place].any()
+            }
+            found[lang] = reliability(probabilities.ravel(), true.ravel()) | {"labels": own}
+        else:
+            found[lang] = reliability(probabilities.max(axis=1), (table["true"] == table["predicted"]).to_numpy())
     return found
 
 
@@ -145,16 +152,20 @@ def reliability_of_all(runs: list[RunResults]) -> dict[str, dict[str, Any]]:
 
 
 def calibration_rows(run: RunResults, found: dict[str, dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """Return a row per evaluation language: the expected calibration error, confidence and accuracy."""
+    """Return a row per evaluation language: the expected calibration error, confidence and accuracy.
+
+    Where texts have any number of labels, `register` is empty in the row of all, and each label has a row of its own.
+    """
     columns = (
         *("expected_calibration_error", "error_if_calibrated", "error_if_calibrated_95"),
         *("mean_confidence", "accuracy"),
     )
     return [
-        {"model": run.model, "train_langs": run.train_langs, "eval_lang": lang}
-        | {"num_texts": sum(row["count"] for row in result["bins"])}
-        | {name: result[name] for name in columns}
+        {"model": run.model, "train_langs": run.train_langs, "eval_lang": lang, "register": register}
+        | {"num_texts": run.evaluations[lang]["num_texts"]}
+        | {name: own[name] for name in columns}
         for lang, result in (found or {}).items()
+        for register, own in {"": result, **result.get("labels", {})}.items()
     ]
 
 
@@ -162,6 +173,9 @@ def describe_calibration(rows: list[dict[str, Any]]) -> str:
     """Return the calibration errors for people to read; empty without rows."""
     lines = ["expected calibration error, and what a calibrated model would have on as many texts"] if rows else []
     for row in rows:
+        if row["register"]:
+            # In the table.
+            continue
         lines.append(
             f"  {row['model']}-{row['train_langs']:20} {row['eval_lang']:8} {row['num_texts']:>7,} texts  "
             f"{row['expected_calibration_error']:.3f}, {row['error_if_calibrated']:.3f} "

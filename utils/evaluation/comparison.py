@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError, nearest
-from utils.evaluation.metrics import METRICS
+from utils.evaluation.labelling import label_matrix
 from utils.evaluation.results import RunResults, load_predictions, load_run, order_langs
 from utils.evaluation.significance import (
     RESAMPLES,
+    PairedLabelSets,
     PairedTexts,
     approximate_randomization,
     holm,
@@ -22,6 +23,8 @@ from utils.runs.layout import check_lang, check_model_name
 
 # File systems take 255 bytes.
 LONGEST_NAME = 180
+# Which McNemar's test compares.
+SHARES_RIGHT = (PairedTexts.share_right, PairedLabelSets.share_right)
 TESTS = ("p_bootstrap", "p_randomisation", "p_mcnemar")
 
 
@@ -79,7 +82,7 @@ def compare(base_dir: Path, names: list[str], seed: int, resamples: int = RESAMP
             raise UserError(f"--compare: {first} and {second} were evaluated on no language together")
         for lang in langs:
             rows += _compare_on(runs[first], runs[second], (first, second), check_lang(lang), seed, resamples)
-    for metric, test in itertools.product(METRICS, TESTS):
+    for metric, test in itertools.product(dict.fromkeys(row["metric"] for row in rows), TESTS):
         same = [row for row in rows if row["metric"] == metric and row[test] is not None]
         for row, corrected in zip(same, holm([row[test] for row in same]), strict=True):
             row[f"{test}_holm"] = corrected
@@ -114,10 +117,10 @@ def _compare_on(
             **{key: bootstrap[metric][key] for key in ("difference", "low", "high")},
             "p_bootstrap": bootstrap[metric]["p"],
             "p_randomisation": randomization[metric],
-            "p_mcnemar": mcnemar(texts) if metric == "accuracy" else None,
+            "p_mcnemar": mcnemar(texts) if metric == texts.share_right else None,
             **{f"{test}_holm": None for test in TESTS},
         }
-        for metric in METRICS
+        for metric in texts.names
     ]
 
 
@@ -127,6 +130,9 @@ def paired_texts(first: RunResults, second: RunResults, names: tuple[str, str], 
     Raises:
         UserError: if the texts are not the same: another file, another number, other true labels.
     """
+    kinds = [run.evaluations[lang].get("labels") for run in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"--compare: of {names[0]} and {names[1]}, one gives texts one label and the other several")
     tables = [load_predictions(run.folder, lang) for run in (first, second)]
     hashes = [run.evaluations[lang].get("data", {}).get("sha256") for run in (first, second)]
     same = len(tables[0]) == len(tables[1]) and (tables[0]["true"] == tables[1]["true"]).all()
@@ -135,6 +141,10 @@ def paired_texts(first: RunResults, second: RunResults, names: tuple[str, str], 
             f"--compare: {names[0]} and {names[1]} were evaluated on different {lang} texts; "
             "evaluate both on the same with evaluate.py --force"
         )
+    if kinds[0] == "multi":
+        known = dict.fromkeys(x for run in (first, second) for x in run.evaluations[lang]["registers"])
+        columns = (tables[0]["true"], *(table["predicted"] for table in tables))
+        return PairedLabelSets(*(label_matrix(column.tolist(), list(known)) for column in columns))
     registers = sorted({x for table in tables for column in ("true", "predicted") for x in table[column].unique()})
     place = {register: index for index, register in enumerate(registers)}
     labels, one, other = (
@@ -149,7 +159,8 @@ def describe(rows: list[dict[str, Any]], metric: str = "macro_f1") -> str:
     count = len({(row["first"], row["second"], row["eval_lang"]) for row in rows})
     for pair in dict.fromkeys((row["first"], row["second"]) for row in rows):
         lines.append(f"{pair[1]} against {pair[0]} (p after Holm's correction for {count} comparisons)")
-        for name, test in ((metric, "p_randomisation"), ("accuracy", "p_mcnemar")):
+        right = next(x["metric"] for x in rows if (x["first"], x["second"]) == pair and x["metric"] in SHARES_RIGHT)
+        for name, test in ((metric, "p_randomisation"), (right, "p_mcnemar")):
             lines.append(f"  {name}, {'approximate randomization' if name == metric else 'McNemar'}")
             for row in rows:
                 if (row["first"], row["second"], row["metric"]) == (*pair, name):

@@ -12,6 +12,7 @@ from utils.cli.progress import progress
 from utils.data.batching import PaddingCollator
 from utils.data.tokenization import load_tokenizer
 from utils.errors import UserError
+from utils.evaluation.labelling import labelling_of
 from utils.models import device as machine
 from utils.models.loading import (
     check_vocabulary,
@@ -48,6 +49,7 @@ class Classifier:
 
     Attributes:
         labels: names of the labels in their order.
+        labelling: how logits become labels.
         precision: the number format that was chosen.
         max_length: to which texts are cut, in tokens.
 
@@ -65,7 +67,9 @@ class Classifier:
         if len(self.labels) < 2:
             raise UserError(f"{folder}: a model with a single output, which is no classifier of registers")
         self.precision = machine.choose_precision(precision, self.model.config)
-        self.temperature = temperature or temperature_of(self.model.config)
+        own = temperature_of(self.model.config)
+        self.temperature = temperature or own
+        self.labelling = labelling_of(self.model.config, self.labels).rescaled(own / self.temperature)
         self.tokenizer = load_tokenizer(folder)
         if self.tokenizer.pad_token_id is None:
             # Of decoders; nothing looks at padding.
@@ -102,14 +106,8 @@ class Classifier:
         return results
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return the probabilities of logits, at the classifier's temperature, in float64.
-
-        Those of a model whose labels do not exclude each other are independent of one another.
-        """
-        scaled = logits.astype(np.float64) / self.temperature
-        if self.model.config.problem_type == "multi_label_classification":
-            return 1 / (1 + np.exp(-scaled))
-        return softmax(scaled)
+        """Return the probabilities of logits, at the classifier's temperature, in float64."""
+        return self.labelling.probabilities(logits.astype(np.float64) / self.temperature)
 
 
 @torch.inference_mode()
@@ -183,9 +181,3 @@ def _gather(part: tuple[np.ndarray, np.ndarray], world: int) -> list[tuple[np.nd
     parts: list[Any] = [None] * world
     torch.distributed.all_gather_object(parts, part)
     return parts
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities of logits, row by row, shape unchanged."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)

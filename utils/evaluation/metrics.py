@@ -16,6 +16,11 @@ RARE = 10
 DRAWN_AT_ONCE = 100
 
 
+def metric_title(metric: str) -> str:
+    """Return a metric's name for people: micro F1 for micro_f1."""
+    return metric.replace("_f1", " F1").replace("_present", " (with texts)").replace("_", " ")
+
+
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_labels: int) -> np.ndarray:
     """Count true labels (rows) against predictions (columns), shape [num_labels, num_labels]."""
     # scikit-learn has this too, but importing it takes longer than evaluating a language.
@@ -128,9 +133,26 @@ def mean_average_precision(true: np.ndarray, probabilities: np.ndarray) -> float
 
 
 def per_register_metrics(matrix: np.ndarray, registers: list[str]) -> dict[str, dict[str, Any]]:
-    """Return precision, recall, f1 and support (number of true texts) of every register."""
-    true = matrix.sum(1)
-    precision, recall, f1 = _scores(np.diag(matrix), true, matrix.sum(0))
+    """Return precision, recall, f1 and support (number of true texts) of every register, from a confusion matrix."""
+    return _per_register(np.diag(matrix), matrix.sum(1), matrix.sum(0), registers)
+
+
+def multilabel_per_register(true: np.ndarray, predicted: np.ndarray, registers: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the same of texts that have any number of labels.
+
+    Args:
+        true: 0 or 1, shape [texts, labels].
+        predicted: likewise.
+        registers: the labels.
+    """
+    true, predicted = np.asarray(true, dtype=bool), np.asarray(predicted, dtype=bool)
+    return _per_register((true & predicted).sum(0), true.sum(0), predicted.sum(0), registers)
+
+
+def _per_register(
+    hits: np.ndarray, true: np.ndarray, predicted: np.ndarray, registers: list[str]
+) -> dict[str, dict[str, Any]]:
+    precision, recall, f1 = _scores(hits, true, predicted)
     return {
         register: {
             "precision": float(precision[i]),
@@ -142,10 +164,14 @@ def per_register_metrics(matrix: np.ndarray, registers: list[str]) -> dict[str, 
     }
 
 
-def rare_registers(matrix: np.ndarray, registers: list[str]) -> dict[str, int]:
-    """Return the registers that have texts, but fewer than `RARE`, with their number."""
-    support = np.asarray(matrix).sum(1).tolist()
-    return {name: count for name, count in zip(registers, support, strict=True) if 0 < count < RARE}
+def rare_registers(counts: np.ndarray, registers: list[str]) -> dict[str, int]:
+    """Return the registers that have texts, but fewer than `RARE`, with their number.
+
+    Args:
+        counts: texts of every register, shape [number of registers].
+        registers: their names.
+    """
+    return {name: count for name, count in zip(registers, counts.tolist(), strict=True) if 0 < count < RARE}
 
 
 def chance_macro_f1(counts: np.ndarray) -> float:
@@ -238,6 +264,29 @@ def multilabel_intervals(
         sums.append(generator.multinomial(numbers.sum(), shares, size=size).astype(np.float32) @ columns)
     hits, with_label, predicted_with, equal = np.split(np.concatenate(sums), np.cumsum([true.shape[1]] * 3), axis=1)
     return _percentiles(multilabel_summary(hits, with_label, predicted_with, equal[:, 0] / numbers.sum()), level)
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean cross-entropy over the texts, in nats.
+
+    Args:
+        logits: shape [texts, labels].
+        labels: true ones, shape [texts].
+    """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_normalizer = np.log(np.exp(shifted).sum(axis=1))
+    return float(np.mean(log_normalizer - shifted[np.arange(len(labels)), labels]))
+
+
+def binary_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean binary cross-entropy over texts and labels, in nats.
+
+    Args:
+        logits: shape [texts, labels].
+        labels: 0 or 1, shape [texts, labels].
+    """
+    logits = logits.astype(np.float64)
+    return float(np.mean(np.logaddexp(0, logits) - logits * labels))
 
 
 def _percentiles(values: dict[str, np.ndarray], level: float) -> dict[str, list[float]]:

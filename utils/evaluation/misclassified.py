@@ -1,13 +1,18 @@
 """Misclassified texts for the report: `post_eval.py --show_texts`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.data.corpus_load import open_corpus
 from utils.data.language_database import open_task
 from utils.data.source import TextSource
 from utils.errors import RunFailure, UserError
+from utils.evaluation.labelling import label_matrix
 from utils.evaluation.results import RunResults, load_predictions, order_langs
 from utils.runs.shapes import read_record
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 # Texts of each evaluation, and characters of each text.
 NUM_EXAMPLES = 5
@@ -37,9 +42,12 @@ class TestTexts:
         result = run.evaluations[lang]
         options = (read_record(run.folder / "run.json") or {}).get("options", {})
         task = result.get("task")
-        key = (lang, task, options.get("model_type"), str(options.get("dataset"))) if task else (lang,)
+        key: tuple[Any, ...] = (lang, result.get("labels"), *result["registers"])
+        if task:
+            key += (task, options.get("model_type"), str(options.get("dataset")))
         if key not in self.loaded:
             source = self._task(task, lang, options) if task else open_corpus(self.corpus_path)
+            source = source.as_labelled(result.get("labels") == "multi", result["registers"])
             self.loaded[key] = (
                 source.provenance("test", [lang])[0]["sha256"],
                 source.load("test", lang, " ")["text"][:],
@@ -80,8 +88,7 @@ def misclassified(run: RunResults, texts: TestTexts, problems: list[str]) -> dic
         except (UserError, RunFailure) as error:
             problems.append(str(error))
             continue
-        registers = [name for name in rows.columns if name not in ("index", "true", "predicted")]
-        rows["confidence"] = rows[registers].max(axis=1)
+        rows["confidence"] = confidences(rows, run.evaluations[lang])
         wrong = rows[rows["true"] != rows["predicted"]].nlargest(NUM_EXAMPLES, "confidence")
         found[lang] = [
             {
@@ -94,6 +101,27 @@ def misclassified(run: RunResults, texts: TestTexts, problems: list[str]) -> dic
             for row in wrong.to_dict("records")
         ]
     return found
+
+
+def confidences(rows: "pd.DataFrame", result: dict[str, Any]) -> "np.ndarray":
+    """Return how sure a model was of its predictions, shape [texts].
+
+    The probability of the predicted label; of label sets that of the wrong decision that it was surest of, 0 where all
+    are right.
+
+    Args:
+        rows: see `load_predictions`.
+        result: content of eval/LANG.json.
+    """
+    import numpy as np
+
+    registers = [name for name in rows.columns if name not in ("index", "true", "predicted")]
+    probabilities = rows[registers].to_numpy()
+    if result.get("labels") != "multi":
+        return probabilities.max(axis=1)
+    true, predicted = (label_matrix(rows[name].tolist(), registers) for name in ("true", "predicted"))
+    sure = np.where(predicted > 0, probabilities, 1 - probabilities)
+    return np.where(true != predicted, sure, 0).max(axis=1)
 
 
 def shorten(text: str) -> str:

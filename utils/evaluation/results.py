@@ -1,6 +1,6 @@
 """What an evaluation writes: eval/LANG.json and predictions/LANG.csv."""
 
-import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,16 +9,8 @@ import numpy as np
 
 from utils.data.delimited import as_given, inert, write_rows
 from utils.errors import UserError
-from utils.evaluation.metrics import (
-    METRICS,
-    chance_macro_f1,
-    chance_warning,
-    confidence_intervals,
-    confusion_matrix,
-    per_register_metrics,
-    rare_registers,
-    summary_metrics,
-)
+from utils.evaluation.labelling import Labelling, LabelSets
+from utils.evaluation.metrics import METRICS, MULTILABEL_METRICS, chance_warning, rare_registers, summary_metrics
 from utils.runs.files import atomic_path, write_json
 from utils.runs.layout import RunLayout
 from utils.runs.shapes import read_evaluation, read_record
@@ -33,62 +25,71 @@ def write_evaluation(
     labels: np.ndarray,
     probabilities: np.ndarray,
     *,
-    registers: list[str],
+    labelling: Labelling,
     seconds: float,
     seed: int,
     task: str | None,
     data: dict[str, Any],
     computed: dict[str, Any],
+    with_oracle: bool = False,
 ) -> dict[str, Any]:
     """Write the results on one language; returns the content of eval/LANG.json.
 
     Args:
         layout: of the model's run.
         lang: language of the texts.
-        labels: true labels, shape [n].
+        labels: true labels, shape [n]; or 0 and 1, shape [n, number of registers].
         probabilities: of the registers, shape [n, number of registers].
-        registers: their names.
+        labelling: how these become labels.
         seconds: that the predictions took.
         seed: of the resamples.
         task: of the language database, None for registers.
         data: where the texts are, and their hash.
         computed: how: `number_format` (fp32, bf16, fp16 or int8), `device` and `temperature`.
+        with_oracle: of texts with any number of labels, also note the scores at the threshold that suits them best.
     """
-    predictions = probabilities.argmax(1)
-    matrix = confusion_matrix(labels, predictions, len(registers))
-    metrics = {name: float(value) for name, value in summary_metrics(matrix).items()}
-    warning = chance_warning(matrix.sum(1), metrics["macro_f1_present"], lang)
+    oracle = {}
+    if with_oracle and isinstance(labelling, LabelSets):
+        oracle["oracle"] = labelling.oracle(labels, probabilities)
     result = {
         "model": layout.model_name,
         "train_langs": layout.train_langs,
         **({"task": task} if task else {}),
         "eval_lang": lang,
         "num_texts": len(labels),
-        **metrics,
-        "num_registers_averaged": int(np.count_nonzero(matrix.sum(0) + matrix.sum(1))),
-        "num_registers_present": int(np.count_nonzero(matrix.sum(1))),
-        "chance_macro_f1": chance_macro_f1(matrix.sum(1)),
-        **({"warning": warning} if warning else {}),
-        "rare_registers": rare_registers(matrix, registers),
-        "registers": registers,
-        "per_register": per_register_metrics(matrix, registers),
-        "confusion_matrix": matrix.tolist(),
-        "confidence_intervals": confidence_intervals(matrix, seed),
+        **labelling.describe(labels, probabilities, lang, seed),
+        **(
+            {"oracle": labelling.oracle(labels, probabilities)}
+            if with_oracle and isinstance(labelling, LabelSets)
+            else {}
+        ),
         **computed,
         "seconds": round(seconds, 3),
         "texts_per_second": len(labels) / seconds,
         "data": data,
     }
-    names, shown = ("index", "true", "predicted"), [inert(register) for register in registers]
-    rows = (
-        [index, shown[label], shown[prediction], *(f"{share:.8g}" for share in shares)]
-        for index, (label, prediction, shares) in enumerate(zip(labels, predictions, probabilities, strict=True))
-    )
-    path = layout.predictions_csv(lang)
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write_rows(file, itertools.chain([[*names, *shown]], rows))
+    _write_predictions(layout.predictions_csv(lang), labels, probabilities, labelling)
     write_json(layout.eval_json(lang), result)
     return result
+
+
+def _write_predictions(path: Path, labels: np.ndarray, probabilities: np.ndarray, labelling: Labelling) -> None:
+    def rows() -> Iterator[list[Any]]:
+        yield ["index", "true", "predicted", *map(inert, labelling.names)]
+        true, predicted = labelling.shown(labels), labelling.shown(labelling.decide(probabilities))
+        for index, (own, found, shares) in enumerate(zip(true, predicted, probabilities, strict=True)):
+            yield [index, inert(own), inert(found), *(f"{share:.8g}" for share in shares)]
+
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        write_rows(file, rows())
+
+
+def metrics_of(evaluations: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the metrics that all of these evaluations have: of texts with one label, with several, or with either."""
+    evaluations, known = list(evaluations), dict.fromkeys([*MULTILABEL_METRICS, *METRICS])
+    if all("accuracy" in result for result in evaluations):
+        known = dict.fromkeys(METRICS)
+    return [name for name in known if all(name in result for result in evaluations)]
 
 
 @dataclass
@@ -162,9 +163,11 @@ def load_run(folder: Path) -> RunResults | None:
 
 def complete_evaluation(content: dict[str, Any]) -> dict[str, Any]:
     """Add to an evaluation of an earlier version what its confusion matrix tells."""
+    if content.get("labels") == "multi":
+        return content
     matrix = np.array(content["confusion_matrix"])
     values: dict[str, Any] = {name: float(value) for name, value in summary_metrics(matrix).items()}
-    values["rare_registers"] = rare_registers(matrix, content["registers"])
+    values["rare_registers"] = rare_registers(matrix.sum(1), content["registers"])
     if warning := chance_warning(matrix.sum(1), values["macro_f1_present"], content["eval_lang"]):
         values["warning"] = warning
     return values | content
@@ -211,7 +214,7 @@ def tidy_table(runs: list[RunResults]) -> list[dict[str, Any]]:
     for run in runs:
         for lang in order_langs(run, list(run.evaluations)):
             result = run.evaluations[lang]
-            for metric in METRICS:
+            for metric in metrics_of([result]):
                 low, high = result.get("confidence_intervals", {}).get(metric, (None, None))
                 rows.append(
                     {

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.evaluation.metrics import METRICS
-from utils.evaluation.results import RunResults, load_run, order_langs
+from utils.evaluation.results import RunResults, load_run, metrics_of, order_langs
 from utils.runs.shapes import read_record
 
 
@@ -80,7 +79,7 @@ def seeds_table(groups: list[SeedGroup]) -> list[dict[str, Any]]:
     for group in groups:
         for lang in group.langs:
             runs = {seed: run for seed, run in group.runs.items() if lang in run.evaluations}
-            for metric in METRICS:
+            for metric in metrics_of(run.evaluations[lang] for run in runs.values()):
                 values = [run.evaluations[lang][metric] for run in runs.values()]
                 rows.append(
                     {

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 
 from utils.errors import UserError, nearest
-from utils.evaluation.metrics import METRICS
-from utils.evaluation.results import RunResults, order_langs
+from utils.evaluation.results import RunResults, metrics_of, order_langs
 
 
 def select_matrices(
@@ -82,8 +81,9 @@ def select_grid(
         UserError: if a filter names what no result has.
     """
     models = choose(sorted({run.model for run in runs}), models, "--tve_models")
-    metrics = choose(list(METRICS), metrics or list(DEFAULT_METRICS), "--tve_metrics")
     chosen = [run for run in runs if run.model in models]
+    known = metrics_of(result for run in chosen for result in run.evaluations.values())
+    metrics = choose(known, metrics or list(DEFAULT_METRICS), "--tve_metrics")
     rows, columns = shared_first({run.train_langs for run in chosen}, {x for run in chosen for x in run.evaluations})
     return MatrixGrid(
         models, metrics, choose(rows, train_langs, "--tve_train_langs"), choose(columns, eval_langs, "--tve_eval_langs")

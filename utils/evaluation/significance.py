@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from utils.evaluation.metrics import METRICS, summary_metrics
+from utils.evaluation.metrics import METRICS, MULTILABEL_METRICS, multilabel_summary, summary_metrics
 
 RESAMPLES = 10_000
 # Counts of a batch of resamples, so that memory stays below some hundred megabytes.
@@ -52,10 +52,17 @@ class PairedTexts:
         self.only_first = int(self.counts[(one == true) & (other != true)].sum())
         self.only_second = int(self.counts[(one != true) & (other == true)].sum())
 
+    names: tuple[str, ...] = METRICS
+    # What McNemar's test compares.
+    share_right = "accuracy"
+
     def metrics(self, first: np.ndarray, second: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Return the metrics of two arrays of flat confusion matrices, shape [..., num_labels ** 2]."""
-        shape = (*first.shape[:-1], self.num_labels, self.num_labels)
-        return summary_metrics(first.reshape(shape)), summary_metrics(second.reshape(shape))
+        """Return the metrics of two arrays of sums over the texts, as `first` and `second` make them of counts."""
+        return self.summary(first), self.summary(second)
+
+    def summary(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the metrics of flat confusion matrices, shape [..., num_labels ** 2]."""
+        return summary_metrics(sums.reshape(*sums.shape[:-1], self.num_labels, self.num_labels))
 
     def observed(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Return the metrics of the two classifiers, each a number (an array without dimensions)."""
@@ -63,9 +70,47 @@ class PairedTexts:
 
     def batches(self, resamples: int) -> Iterator[int]:
         """Cut a number of resamples into batches that fit into memory."""
-        size = max(1, CELLS_AT_ONCE // max(len(self.counts), self.num_labels**2))
+        size = max(1, CELLS_AT_ONCE // max(self.first.shape))
         for start in range(0, resamples, size):
             yield min(size, resamples - start)
+
+
+class PairedLabelSets(PairedTexts):
+    """The predictions of two classifiers that give texts any number of labels, counted as in `PairedTexts`.
+
+    Args:
+        labels: true ones, 0 or 1, shape [n, num_labels].
+        first: predictions of one classifier, likewise.
+        second: predictions of the other.
+
+    Raises:
+        ValueError: if the three differ in shape or are empty.
+    """
+
+    names = MULTILABEL_METRICS
+    share_right = "subset_accuracy"
+
+    def __init__(self, labels: np.ndarray, first: np.ndarray, second: np.ndarray):
+        labels, first, second = (np.asarray(values, dtype=bool) for values in (labels, first, second))
+        if not len(labels) or not labels.shape == first.shape == second.shape:
+            raise ValueError(
+                f"expected as many predictions as labels, got {labels.shape}, {first.shape}, {second.shape}"
+            )
+        self.count, self.num_labels = labels.shape
+        cells, self.counts = np.unique(np.hstack([labels, first, second]), axis=0, return_counts=True)
+        true, one, other = np.split(cells, 3, axis=1)
+        # From counts of cells to hits, true and predicted labels, and texts whose labels are all right.
+        self.first, self.second = (
+            np.hstack([true & x, true, x, (true == x).all(1, keepdims=True)]).astype(np.int64) for x in (one, other)
+        )
+        right = [(true == x).all(1) for x in (one, other)]
+        self.only_first = int(self.counts[right[0] & ~right[1]].sum())
+        self.only_second = int(self.counts[right[1] & ~right[0]].sum())
+
+    def summary(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the metrics of sums, shape [..., 3 * num_labels + 1]."""
+        hits, true, predicted, equal = np.split(sums, np.cumsum([self.num_labels] * 3), axis=-1)
+        return multilabel_summary(hits, true, predicted, equal[..., 0] / self.count)
 
 
 def paired_bootstrap(
@@ -85,7 +130,7 @@ def paired_bootstrap(
         level: coverage of the percentile interval.
 
     Returns:
-        Per metric of `METRICS` the difference, its interval (low, high) and p.
+        Per metric the difference, its interval (low, high) and p.
     """
     observed = _differences(*texts.observed())
     generator = np.random.default_rng(seed)
@@ -96,7 +141,7 @@ def paired_bootstrap(
         drawn.append(_differences(*texts.metrics(counts @ texts.first, counts @ texts.second)))
     tail = (1 - level) / 2
     results = {}
-    for name in METRICS:
+    for name in texts.names:
         values = np.concatenate([batch[name] for batch in drawn])
         low, high = np.quantile(values, [tail, 1 - tail])
         extreme = np.abs(values - observed[name]) >= abs(observed[name]) - ROUNDING
@@ -134,15 +179,15 @@ def approximate_randomization(
         drawn.append(_differences(*texts.metrics(first, second)))
     return {
         name: _p_value(np.abs(np.concatenate([batch[name] for batch in drawn])) >= abs(observed[name]) - ROUNDING)
-        for name in METRICS
+        for name in texts.names
     }
 
 
 def mcnemar(texts: PairedTexts) -> float:
     """Return the two-sided p-value of McNemar's test, the exact binomial one.
 
-    McNemar 1947, "Note on the sampling error of the difference between correlated proportions"; it compares
-    accuracies: among the texts that one classifier alone has right, each should have half.
+    McNemar 1947, "Note on the sampling error of the difference between correlated proportions"; it compares accuracies
+    (of label sets: subset accuracies): among the texts that one classifier alone has right, each should have half.
     """
     if not texts.only_first + texts.only_second:
         return 1.0
@@ -166,7 +211,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _differences(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: second[name] - first[name] for name in METRICS}
+    return {name: second[name] - first[name] for name in first}
 
 
 def _p_value(extreme: np.ndarray) -> float:

@@ -16,6 +16,8 @@ DEFAULT = 0.5
 CANDIDATES = np.round(np.arange(0.05, 0.951, 0.01), 2)
 # For which the threshold of every label may be chosen.
 Metric = Literal["micro_f1", "macro_f1", "weighted_f1"]
+# 0.5 for all, the best one for all, or the best of each label.
+ThresholdChoice = Literal["0.5", "global", "per_label"]
 # Rounds through the labels; the score cannot fall, and hardly rises after the second.
 ROUNDS = 5
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.evaluation.metrics import metric_title
 from utils.figures.style import SCREEN, heat_map, new_figure, room_for
-from utils.figures.tve import metric_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

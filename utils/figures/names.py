@@ -44,4 +44,4 @@ def load_names(corpus_path: str) -> Names:
     if corpus_path == DEFAULT_CORPUS and not Path(corpus_path).is_dir():
         return Names()
     corpus = open_corpus(corpus_path)
-    return Names(corpus.language_names, corpus.register_names)
+    return Names(corpus.language_names, corpus.scheme.names)

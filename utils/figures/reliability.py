@@ -41,8 +41,8 @@ def reliability_figure(
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("accuracy")
+        axes.set_xlabel("probability of a label" if "labels" in result else "confidence")
+        axes.set_ylabel("texts that have it" if "labels" in result else "accuracy")
         set_title(axes, f"{names.lang(lang)}: error {result['expected_calibration_error']:.3f}", style)
         note = f"{result['error_if_calibrated']:.3f} if calibrated"
         axes.text(0.03, 0.93, note, transform=axes.transAxes, va="center", size=0.85 * style.font, color="0.35")

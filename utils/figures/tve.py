@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.evaluation.metrics import metric_title
 from utils.evaluation.results import RunResults
 from utils.evaluation.selection import MatrixGrid
 from utils.figures.names import NO_NAMES, Names
@@ -91,8 +92,3 @@ def draw_matrix(
                     (column - 0.46, row - 0.45), 0.92, 0.9, fill=False, edgecolor="black", linewidth=width
                 )
                 axes.add_patch(frame)
-
-
-def metric_title(metric: str) -> str:
-    """Return a metric's name as a figure shows it: micro F1 for micro_f1."""
-    return metric.replace("_f1", " F1").replace("_present", " (with texts)").replace("_", " ")

@@ -16,7 +16,8 @@ from utils.cli.config_files import read_config
 from utils.cli.options import HYPERPARAMETER, aliases, options_by_role
 from utils.cli.values import merge, nested
 from utils.errors import UserError, nearest
-from utils.evaluation.metrics import METRICS
+from utils.evaluation.metrics import METRICS, MULTILABEL_METRICS
+from utils.evaluation.results import metrics_of
 from utils.jobs.experiments import Experiment, check_config
 from utils.runs.layout import check_lang, split_langs
 from utils.runs.shapes import read_result
@@ -154,7 +155,7 @@ def results_table(jobs: list[Experiment], grid: Grid) -> list[dict[str, Any]]:
         row |= {f"validation_{name}": value for name, value in result["validation"].items()}
         row |= {"best_epoch": result["best_epoch"], "seconds": result["seconds"]}
         for lang, metrics in result["evaluations"].items():
-            row |= {f"{lang}_{metric}": metrics[metric] for metric in METRICS}
+            row |= {f"{lang}_{metric}": metrics[metric] for metric in metrics_of([metrics])}
         rows.append(row | {"name": job.name, "outputs": str(job.layout.outputs)})
     return rows
 
@@ -176,4 +177,4 @@ def sort_table(rows: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
 
 def is_metric(name: str) -> bool:
     """Return whether a column of the table holds a metric."""
-    return any(name.endswith(f"_{metric}") for metric in METRICS)
+    return any(name.endswith(f"_{metric}") for metric in (*METRICS, *MULTILABEL_METRICS))

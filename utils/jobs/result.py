@@ -13,8 +13,7 @@ from utils.cli.options import option
 from utils.cli.parser import OptionParser
 from utils.cli.script import run_script
 from utils.errors import RunFailure
-from utils.evaluation.metrics import METRICS
-from utils.evaluation.results import complete_evaluation
+from utils.evaluation.results import complete_evaluation, metrics_of
 from utils.jobs.experiments import Experiment
 from utils.runs.files import now, write_json
 from utils.runs.shapes import read_evaluation, read_record, read_report
@@ -57,8 +56,10 @@ def write_result(job: Experiment) -> None:
         "name": job.name,
         "config": job.config,
         "best_epoch": trained["best_epoch"],
-        "validation": {key: best["validation"][key] for key in ("loss", *METRICS) if key in best["validation"]},
-        "evaluations": {lang: {metric: result[metric] for metric in METRICS} for lang, result in evaluations.items()},
+        "validation": {key: best["validation"][key] for key in ("loss", *metrics_of([best["validation"]]))},
+        "evaluations": {
+            lang: {metric: result[metric] for metric in metrics_of([result])} for lang, result in evaluations.items()
+        },
         "seconds": trained["seconds"],
         "num_train_texts": trained["num_train_texts"],
         "finished": now(),

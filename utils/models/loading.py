@@ -16,7 +16,7 @@ from utils.models.adapters import (
     merge_adapter,
     quantization,
 )
-from utils.models.options import TEMPERATURE
+from utils.models.options import SUBREGISTERS, TEMPERATURE, THRESHOLDS
 from utils.models.pooling import Pooling, apply_pooling, pooling_of, set_pooling
 from utils.runs.files import MEND, readable
 
@@ -84,6 +84,7 @@ def build_classifier(
     labels: list[str],
     attention_dropout: float | None = None,
     pooling: Pooling | None = None,
+    subregisters: dict[str, list[str]] | None = None,
     **kwargs: Any,
 ) -> "PreTrainedModel":
     """Load a pretrained model with a new classification head, in float32.
@@ -93,6 +94,7 @@ def build_classifier(
         labels: names of the labels in their order; saved with the model.
         attention_dropout: None keeps the model's own.
         pooling: what the head reads, first token or mean; None is the model's own.
+        subregisters: of a model that gives texts any number of labels: those that stand under others, by these.
         kwargs: as for `from_pretrained`.
     """
     import torch
@@ -103,6 +105,9 @@ def build_classifier(
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = "single_label_classification"
+    if subregisters is not None:
+        config.problem_type = "multi_label_classification"
+        setattr(config, SUBREGISTERS, subregisters)
     if attention_dropout is not None:
         set_attention_dropout(config, attention_dropout)
     if pooling is not None:
@@ -169,7 +174,7 @@ def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
     names = [labels[index] for index in range(len(labels))]
     model = build_classifier(base_folder(folder), names, pooling=pooling_of(config), **quantization(in_4bit))
     # What the pretrained model's configuration does not know.
-    for name in (TEMPERATURE, "problem_type"):
+    for name in (TEMPERATURE, THRESHOLDS, SUBREGISTERS, "problem_type"):
         if getattr(config, name, None) is not None:
             setattr(model.config, name, getattr(config, name))
     with readable(folder):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.models.options import TEMPERATURE
+from utils.models.options import TEMPERATURE, THRESHOLDS
 from utils.models.registry import ModelSpec
 from utils.runs.files import locked, read_json, write_text
 from utils.runs.layout import RunLayout
@@ -22,6 +22,7 @@ MARK = "<!-- Written by register-finetuning; remove this line to keep your own c
 # In the examples of its use.
 TEXT = "The minister said on Friday that ..."
 CARD_METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+CARD_METRICS_OF_LABEL_SETS = {"subset_accuracy": "subset accuracy", "micro_f1": "micro F1", "macro_f1": "macro F1"}
 
 
 def write_classifier_card(layout: RunLayout, hyperparameters: Collection[str]) -> Path | None:
@@ -90,7 +91,7 @@ def classifier_card(
     sections = [
         f"# {layout.name}",
         f"{_name(base)}, fine-tuned{adapters} on {' and '.join(langs)} to classify the {what} "
-        f"of texts: {', '.join(map(plain, registers))}.",
+        f"of texts: {', '.join(map(plain, registers))}." + _several(report, data),
         *_use(layout, options),
         "## Results",
         _results(report, evaluations, langs),
@@ -106,6 +107,18 @@ def classifier_card(
     if evaluations:
         metadata["model-index"] = [{"name": layout.name, "results": [_index_entry(result) for result in evaluations]}]
     return _card(metadata, sections)
+
+
+def _several(report: dict[str, Any], data: dict[str, Any]) -> str:
+    """Return what to know of labels of which a text may have any number; empty if it has one."""
+    if data.get("labels") != "multi":
+        return ""
+    values = sorted(set(report.get("calibration", {}).get("thresholds", {}).values())) or [0.5]
+    shown = f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g} (of each label its own)"
+    return (
+        f"\n\nA text may have any number of them: those whose probability reaches the threshold, {shown} "
+        f"(`{THRESHOLDS}` in config.json), chosen on validation texts."
+    )
 
 
 def _use(layout: RunLayout, options: dict[str, Any]) -> list[str]:
@@ -124,7 +137,9 @@ def _use(layout: RunLayout, options: dict[str, Any]) -> list[str]:
         ]
     if options.get("lora_targets") and not options.get("merge_adapter"):
         return ["## Use", own]
-    code = f'classify = pipeline("text-classification", "MODEL")\nclassify({json.dumps(TEXT)}, truncation=True)'
+    # Of all labels, not of the most probable one alone.
+    which = ", top_k=None" if config.get("problem_type") == "multi_label_classification" else ""
+    code = f'classify = pipeline("text-classification", "MODEL"{which})\nclassify({json.dumps(TEXT)}, truncation=True)'
     note = (
         f"For calibrated probabilities, logits are divided by {temperature:g}, which suits the validation texts best "
         f"(`{TEMPERATURE}` in config.json); predict.py does so, the pipeline does not."
@@ -192,27 +207,31 @@ def _results(report: dict[str, Any], evaluations: list[dict[str, Any]], langs: l
     lines = []
     if best:
         values = best["validation"]
-        lines.append(
-            f"Best epoch {best['epoch']}: validation accuracy {values['accuracy']:.3f}, "
-            f"macro F1 {values['macro_f1']:.3f} (texts kept from the training data).\n"
-        )
+        scores = ", ".join(f"{title} {values[name]:.3f}" for name, title in _card_metrics(values).items())
+        lines.append(f"Best epoch {best['epoch']}: validation {scores} (texts kept from the training data).\n")
     if report.get("warning"):
         lines.append(f"**Warning**: {report['warning']}.\n")
     if not evaluations:
         return "\n".join([*lines, "Not evaluated on test texts yet."])
-    rows = []
+    rows, metrics = [], _card_metrics(evaluations[0])
     for result in evaluations:
         intervals = result.get("confidence_intervals", {})
-        shown = [f"{result[metric]:.3f}{_interval(intervals.get(metric))}" for metric in CARD_METRICS]
+        shown = [f"{result[metric]:.3f}{_interval(intervals.get(metric))}" for metric in metrics]
         kind = "in-language" if result["eval_lang"] in langs else "zero-shot"
         rows.append([result["eval_lang"], kind, f"{result['num_texts']:,}", *shown])
-    table = _table(["evaluated on", "", "texts", *CARD_METRICS.values()], rows)
-    notes = ["\n95 % bootstrap intervals; macro F1 is over the registers that occur in texts or predictions."]
+    table = _table(["evaluated on", "", "texts", *metrics.values()], rows)
+    over = "all registers" if "accuracy" not in metrics else "the registers that occur in texts or predictions"
+    notes = [f"\n95 % bootstrap intervals; macro F1 is over {over}."]
     rare = [result["eval_lang"] for result in evaluations if result.get("rare_registers")]
     if rare:
         notes.append(f"Too narrow, because some registers have under 10 texts: {', '.join(rare)}.")
     notes += [f"\n**Warning**: {result['warning']}." for result in evaluations if result.get("warning")]
     return "\n".join([*lines, table, *notes])
+
+
+def _card_metrics(result: dict[str, Any]) -> dict[str, str]:
+    """Return the metrics that a card shows, with their names, of texts with one label or with any number."""
+    return CARD_METRICS if "accuracy" in result else CARD_METRICS_OF_LABEL_SETS
 
 
 def _training_data(record: dict[str, Any], data: dict[str, Any], label: str) -> str:
@@ -270,7 +289,7 @@ def _index_entry(result: dict[str, Any]) -> dict[str, Any]:
         "task": {"type": "text-classification"},
         "dataset": {"name": f"{what} {lang}", "type": what, "config": lang},
         "metrics": [
-            {"type": "f1" if metric == "macro_f1" else metric, "name": name, "value": round(result[metric], 4)}
-            for metric, name in CARD_METRICS.items()
+            {"type": "f1" if metric.endswith("f1") else "accuracy", "name": name, "value": round(result[metric], 4)}
+            for metric, name in _card_metrics(result).items()
         ],
     }

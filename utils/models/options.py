@@ -8,6 +8,9 @@ from utils.runs.files import CACHE_DIR
 
 # In the configuration of a classifier, see `utils.evaluation.calibration.fit_temperature`.
 TEMPERATURE = "calibration_temperature"
+# Likewise, of texts with any number of labels: {"values": [threshold per label], "choice": ..., "metric": ...}, and the
+# labels that stand under others, by these.
+THRESHOLDS, SUBREGISTERS = "label_thresholds", "subregisters"
 PRECISION_HELP = (
     "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at least "
     "192 wide, else fp32"

@@ -96,11 +96,6 @@ function modelPage() {
   const result = run.evals[code];
   const row = EVALUATIONS.find((one) => one.run === run && one.code === code);
   const go = (name, to) => { location.hash = runLink(RUNS.get(name), to).getAttribute("href"); };
-  const totals = result.matrix.map((line) => line.reduce((a, b) => a + b, 0));
-  const cells = result.matrix.map((line, r) => line.map((number, c) => (totals[r] ? {
-    share: number / totals[r], text: String(number), trained: r === c,
-    tip: `true ${DATA.registers[result.registers[r]]}, predicted ${DATA.registers[result.registers[c]]}\n${count(number)} of ${count(totals[r])} texts (${(100 * number / totals[r]).toFixed(1)} %)`,
-  } : null)));
   const scores = result.registers.map((register, i) => {
     const [precision, recall, f1, support] = result.scores[i];
     // A register that is neither true nor predicted has no scores.
@@ -118,11 +113,10 @@ function modelPage() {
     ...(run.warning ? [el("p", { class: "warning" }, `${run.warning}.`)] : []),
     ...warningsOf([row]),
     el("h3", {}, "Confusion matrix"),
-    heatMap("confusion", "Rows: true; columns: predicted; color: share of the row's texts. Hatched: no texts.",
-      result.registers.map((register, r) => `${register} (${totals[r]})`), result.registers, cells),
+    result.hybrids ? labelSets(result) : confusion(result),
     el("h3", {}, "Scores per register"),
-    table("scores", "Support: number of texts.", [{ key: "register", label: "register" }, { key: "name", label: "name" }, ...numbers, { key: "support", label: "support", number: true, show: (one) => count(one.support) }], scores),
-    ...(result.reliability ? [el("h3", {}, "Calibration"), el("p", {}, `Expected calibration error ${fixed(result.reliability.expected_calibration_error)} (a perfectly calibrated model would have ${fixed(result.reliability.error_if_calibrated)} on so many texts, in 19 of 20 cases at most ${fixed(result.reliability.error_if_calibrated_95)}); mean confidence ${fixed(result.reliability.mean_confidence)}.`), reliability(result.reliability)] : []),
+    hierarchy(result, scores, (shown) => table("scores", "Support: number of texts.", [{ key: "register", label: "register" }, { key: "name", label: "name" }, ...numbers, { key: "support", label: "support", number: true, show: (one) => count(one.support) }], shown)),
+    ...(result.reliability ? [el("h3", {}, "Calibration"), el("p", {}, `Expected calibration error ${fixed(result.reliability.expected_calibration_error)} (a perfectly calibrated model would have ${fixed(result.reliability.error_if_calibrated)} on so many texts, in 19 of 20 cases at most ${fixed(result.reliability.error_if_calibrated_95)}); mean confidence ${fixed(result.reliability.mean_confidence)}.`), reliability(result.reliability), ...calibrationOfLabels(result.reliability)] : []),
     ...(result.examples ? [el("h3", {}, "Misclassified texts"), table("examples", "The mistakes that the model was surest of.", [
       { key: "index", label: "row", number: true }, { key: "true", label: "true" }, { key: "predicted", label: "predicted" },
       { key: "confidence", label: "confidence", number: true, show: (one) => fixed(one.confidence) }, { key: "text", label: "text", text: true },
@@ -130,6 +124,76 @@ function modelPage() {
     el("h3", {}, "Training"),
     el("div", { class: "two" }, el("div", {}, learningCurves(run)), details(run)),
   ];
+}
+
+function confusion(result) {
+  const totals = result.matrix.map((line) => line.reduce((a, b) => a + b, 0));
+  const cells = result.matrix.map((line, r) => line.map((number, c) => (totals[r] ? {
+    share: number / totals[r], text: String(number), trained: r === c,
+    tip: `true ${DATA.registers[result.registers[r]]}, predicted ${DATA.registers[result.registers[c]]}\n${count(number)} of ${count(totals[r])} texts (${(100 * number / totals[r]).toFixed(1)} %)`,
+  } : null)));
+  return heatMap("confusion", "Rows: true; columns: predicted; color: share of the row's texts. Hatched: no texts.",
+    result.registers.map((register, r) => `${register} (${totals[r]})`), result.registers, cells);
+}
+
+// Of texts with any number of labels: a row per label that texts have, and per combination of registers.
+function labelSets(result) {
+  const support = result.scores.map((line) => line[3]);
+  const name = (register) => DATA.registers[register];
+  const below = belowOf(result);
+  const draw = (opened) => {
+    const visible = (register) => !below.has(register) || below.get(register).some((above) => opened.has(above));
+    const columns = result.registers.map((register, c) => c).filter((c) => visible(result.registers[c]) && (support[c] || result.matrix.some((line) => line[c])));
+    const labels = result.registers.map((register, r) => ({ label: register, names: name(register), texts: support[r], predicted: result.matrix[r], complete: result.matrix[r][r], own: [register] }))
+      .filter((row) => row.texts && visible(row.label));
+    const hybrids = result.hybrids.map((row) => ({ label: row.registers.join("+"), names: row.registers.map(name).join(" + "), texts: row.texts, predicted: row.predicted, complete: row.complete, own: row.registers }));
+    const rows = [...labels, ...hybrids];
+    const cells = rows.map((row) => [
+      ...columns.map((c) => ({
+        share: row.predicted[c] / row.texts, text: row.predicted[c] ? (100 * row.predicted[c] / row.texts).toFixed(0) : "", trained: row.own.includes(result.registers[c]),
+        tip: `true ${row.names}, got ${name(result.registers[c])}\n${count(row.predicted[c])} of ${count(row.texts)} texts (${(100 * row.predicted[c] / row.texts).toFixed(1)} %)`,
+      })),
+      {
+        share: 1 - row.complete / row.texts, text: (100 * (1 - row.complete / row.texts)).toFixed(0),
+        tip: `true ${row.names}, missed\n${count(row.texts - row.complete)} of ${count(row.texts)} texts (${(100 * (1 - row.complete / row.texts)).toFixed(1)} %)`,
+      },
+    ]);
+    return heatMap("confusion", "Rows: the labels that texts have, and combinations of registers that ten texts have; columns: the labels that they got, in % of the row's texts. A text with several labels is in several rows. Last column: texts that did not get the row's labels.",
+      rows.map((row) => `${row.label} (${row.texts})`), [...columns.map((c) => result.registers[c]), "missed"], cells);
+  };
+  return opening(result, draw);
+}
+
+// The registers that each subregister stands under.
+function belowOf(result) {
+  const below = new Map();
+  for (const [register, labels] of Object.entries(result.subregisters ?? {})) for (const label of labels) below.set(label, [...(below.get(label) ?? []), register]);
+  return below;
+}
+
+// What `draw` makes of the registers that are open, with a button for each that has subregisters.
+function opening(result, draw) {
+  const registers = result.registers.filter((register) => (result.subregisters ?? {})[register]);
+  const opened = new Set();
+  const box = el("div", {}, draw(opened));
+  if (!registers.length) return box;
+  const buttons = registers.map((register) => {
+    const button = el("button", { type: "button", class: "open", "data-register": register, "aria-expanded": "false", title: DATA.registers[register], onclick: () => toggle(register, !opened.has(register)) }, register);
+    return button;
+  });
+  function toggle(register, open) {
+    if (open) opened.add(register);
+    else opened.delete(register);
+    buttons.find((button) => button.dataset.register === register).setAttribute("aria-expanded", String(open));
+    box.replaceChildren(draw(opened));
+  }
+  const all = el("button", { type: "button", onclick: () => { const open = opened.size < registers.length; for (const register of registers) toggle(register, open); } }, "all");
+  return el("div", {}, el("div", { class: "controls" }, el("span", {}, "Subregisters of "), ...buttons, all), box);
+}
+
+function hierarchy(result, scores, draw) {
+  const below = belowOf(result);
+  return opening(result, (opened) => draw(scores.filter((row) => !below.has(row.register) || below.get(row.register).some((above) => opened.has(above)))));
 }
 
 function details(run) {
@@ -182,7 +246,7 @@ function learningCurves(run) {
   const series = (key) => run.epochs.filter((epoch) => typeof epoch[key] === "number").map((epoch) => [epoch.epoch, epoch[key]]);
   const panels = [
     ["loss", [["loss", "#0072b2", "training loss"], ["validation_loss", "#d55e00", "validation loss"]]],
-    ["validation score", [["validation_accuracy", "#d55e00", "accuracy"], ["validation_macro_f1", "#009e73", "macro F1"]]],
+    ["validation score", [["validation_accuracy", "#d55e00", "accuracy"], ["validation_micro_f1", "#d55e00", "micro F1"], ["validation_macro_f1", "#009e73", "macro F1"]]],
   ];
   return el("div", {}, ...panels.map(([name, wanted]) => {
     const lines = wanted.map(([key, color, title]) => ({ points: series(key), color, title })).filter((line) => line.points.length);
@@ -197,9 +261,16 @@ function learningCurves(run) {
 
 function reliability(result) {
   const points = result.bins.map((bin) => [bin.confidence, bin.accuracy]);
-  return plot("accuracy by confidence", 300, 260, [0, 1, 0, 1], [
+  const what = result.labels ? "share of texts with a label, by its probability" : "accuracy by confidence";
+  return plot(what, 300, 260, [0, 1, 0, 1], [
     { points: [[0, 0], [1, 1]], color: "#999", dash: "4 4" }, { points, color: "#d55e00" },
-  ], "accuracy by confidence");
+  ], what);
+}
+
+function calibrationOfLabels(result) {
+  const rows = Object.entries(result.labels ?? {}).map(([register, own]) => ({ register, error: own.expected_calibration_error, calibrated: own.error_if_calibrated, confidence: own.mean_confidence, share: own.accuracy }));
+  const number = (key, label) => ({ key, label, number: true, show: (row) => fixed(row[key]) });
+  return rows.length ? [table("calibration", "Of each label by itself.", [{ key: "register", label: "register" }, number("error", "expected calibration error"), number("calibrated", "of a calibrated model"), number("confidence", "mean probability"), number("share", "texts that have it")], rows)] : [];
 }
 
 /* ---- statistics ---- */

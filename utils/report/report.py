@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from utils.evaluation.metrics import METRICS
-from utils.evaluation.results import RunResults, order_langs
+from utils.evaluation.results import RunResults, metrics_of, order_langs
 from utils.figures.names import Names
 from utils.runs.files import write_text
 from utils.runs.shapes import read_record, read_report
@@ -69,19 +68,23 @@ def report_data(
     """
     langs = {lang for run in runs for lang in (*run.evaluations, *run.train_langs.split("-"))}
     registers = {name for run in runs for result in run.evaluations.values() for name in result["registers"]}
+    metrics = metrics_of(result for run in runs for result in run.evaluations.values())
     return {
-        "metrics": list(METRICS),
+        "metrics": metrics,
         "langs": {lang: names.lang(lang) for lang in sorted(langs)},
         "registers": {name: names.registers.get(name, name) for name in sorted(registers)},
         "runs": [
-            _run_data(run, (reliabilities or {}).get(run.name, {}), (examples or {}).get(run.name, {})) for run in runs
+            _run_data(run, metrics, (reliabilities or {}).get(run.name, {}), (examples or {}).get(run.name, {}))
+            for run in runs
         ],
         "comparisons": comparisons or [],
         "seeds": seeds or [],
     }
 
 
-def _run_data(run: RunResults, reliabilities: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
+def _run_data(
+    run: RunResults, metrics: list[str], reliabilities: dict[str, Any], examples: dict[str, Any]
+) -> dict[str, Any]:
     record, report = read_record(run.folder / "run.json") or {}, read_report(run.folder / "train.json") or {}
     return {
         "name": run.name,
@@ -94,7 +97,7 @@ def _run_data(run: RunResults, reliabilities: dict[str, Any], examples: dict[str
         "warning": report.get("warning"),
         "epochs": [_epoch(epoch) for epoch in report.get("epochs", [])],
         "evals": {
-            lang: _evaluation(run.evaluations[lang])
+            lang: _evaluation(run.evaluations[lang], metrics)
             | ({"reliability": reliabilities[lang]} if lang in reliabilities else {})
             | ({"examples": examples[lang]} if lang in examples else {})
             for lang in order_langs(run, list(run.evaluations))
@@ -102,14 +105,16 @@ def _run_data(run: RunResults, reliabilities: dict[str, Any], examples: dict[str
     }
 
 
-def _evaluation(result: dict[str, Any]) -> dict[str, Any]:
+def _evaluation(result: dict[str, Any], metrics: list[str]) -> dict[str, Any]:
     scores = [[result["per_register"][name][key] for key in ("precision", "recall", "f1", "support")]
               for name in result["registers"]]  # fmt: skip
     intervals = result.get("confidence_intervals", {})
-    return {
-        "texts": sum(map(sum, result["confusion_matrix"])),
-        "values": [result[metric] for metric in METRICS],
-        "intervals": [intervals.get(metric) for metric in METRICS],
+    several = result.get("labels") == "multi"
+    own = {"hybrids": result["hybrids"], "subregisters": result["subregisters"]} if several else {}
+    return own | {
+        "texts": result["num_texts"] if several else sum(map(sum, result["confusion_matrix"])),
+        "values": [result[metric] for metric in metrics],
+        "intervals": [intervals.get(metric) for metric in metrics],
         "registers": result["registers"],
         "matrix": result["confusion_matrix"],
         "scores": [[round(value, 4) for value in row] for row in scores],
@@ -121,7 +126,8 @@ def _evaluation(result: dict[str, Any]) -> dict[str, Any]:
 def _epoch(epoch: dict[str, Any]) -> dict[str, Any]:
     validation = epoch.get("validation", {})
     values = {"epoch": epoch["epoch"], "loss": epoch.get("loss"), "seconds": epoch.get("seconds")}
-    return values | {f"validation_{name}": validation.get(name) for name in ("loss", "accuracy", "macro_f1")}
+    names = ("loss", "accuracy" if "accuracy" in validation else "micro_f1", "macro_f1")
+    return values | {f"validation_{name}": validation.get(name) for name in names}
 
 
 def _entries(content: dict[str, Any], wanted: dict[str, str]) -> list[list[Any]]:

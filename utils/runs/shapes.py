@@ -44,7 +44,7 @@ REPORT: Shape = {
             Required("loss"): MAYBE_NUMBER,
             "learning_rate": MAYBE_NUMBER,
             Required("seconds"): MAYBE_NUMBER,
-            Required("validation"): {Required("accuracy"): NUMBER, Required("macro_f1"): NUMBER, str: MAYBE_NUMBER},
+            Required("validation"): {Required("macro_f1"): NUMBER, str: MAYBE_NUMBER},
         }
     ],
     Required("best_epoch"): NUMBER,
@@ -58,7 +58,20 @@ PER_REGISTER: Shape = {
 }
 EVALUATION: Shape = {
     **{Required(name): str for name in ("model", "train_langs", "eval_lang")},
-    **{Required(name): NUMBER for name in ("accuracy", "precision", "recall", "micro_f1", "macro_f1", "weighted_f1")},
+    **{Required(name): NUMBER for name in ("precision", "recall", "micro_f1", "macro_f1", "weighted_f1")},
+    "accuracy": NUMBER,
+    "subset_accuracy": NUMBER,
+    "labels": lambda value: value == "multi",
+    "hybrids": [
+        {
+            Required("registers"): [str],
+            Required("texts"): int,
+            Required("predicted"): [int],
+            Required("complete"): int,
+        }
+    ],
+    "subregisters": {str: [str]},
+    "thresholds": {str: NUMBER},
     "task": str,
     "num_texts": int,
     Required("registers"): [str],
@@ -107,6 +120,9 @@ def read_evaluation(path: Path) -> dict[str, Any] | None:
     advice = "remove it or evaluate again with evaluate.py --force"
     result = read_shaped(path, EVALUATION, advice)
     if result is not None:
+        kind = "subset_accuracy" if result.get("labels") == "multi" else "accuracy"
+        if kind not in result:
+            raise UserError(f"{path}: {kind!r} is missing; {advice}")
         registers, matrix = result["registers"], result["confusion_matrix"]
         if {len(matrix), *map(len, matrix)} != {len(registers)} or not set(registers) <= set(result["per_register"]):
             raise UserError(f"{path}: its matrix and scores are not those of its {len(registers)} registers; {advice}")

@@ -12,7 +12,7 @@ import numpy as np
 from utils.cli.options import DATA, HYPERPARAMETER, IDENTITY, options_by_role
 from utils.data.source import TextSource
 from utils.data.splits import mix_languages, split_rows
-from utils.evaluation.metrics import chance_warning, classification_metrics
+from utils.evaluation.labelling import OneLabel
 from utils.evaluation.results import write_evaluation
 from utils.runs.files import now, write_json
 from utils.runs.layout import RunLayout, split_langs
@@ -55,7 +55,8 @@ def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSourc
     from sklearn.pipeline import make_pipeline
 
     langs = split_langs(options.train_langs)
-    registers = texts.label_names(langs)
+    labelling = OneLabel(texts.label_names(langs))
+    registers = labelling.names
     data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": registers}
     chosen = baseline_options(options)
     if not force and is_trained(layout, chosen, data):
@@ -71,12 +72,12 @@ def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSourc
             LogisticRegression(C=strength, max_iter=1000, random_state=options.seed),
         )
         model.fit(train, train_labels)
-        metrics = _metrics(model, validation, validation_labels, registers)
+        metrics = _metrics(model, validation, validation_labels, labelling)
         candidates.append((model, metrics, strength))
     # The first of the best.
     model, metrics, strength = max(candidates, key=lambda candidate: candidate[1]["macro_f1"])
     seconds = time.monotonic() - started
-    warning = chance_warning(np.bincount(validation_labels), metrics["macro_f1_present"], "validation")
+    warning = labelling.warning(validation_labels, metrics, "validation")
     weights = model[-1].coef_.size + model[-1].intercept_.size
     epoch = {"epoch": 1, "loss": None, "learning_rate": None, "seconds": round(seconds, 3), "validation": metrics}
     report = {
@@ -90,7 +91,7 @@ def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSourc
         "texts_per_second": len(train) * len(STRENGTHS) / seconds,
         "peak_memory_bytes": None,
         "strength": strength,
-        "train": _metrics(model, train, train_labels, registers),
+        "train": _metrics(model, train, train_labels, labelling),
     }
     write_json(layout.train_json, report)
     for lang in langs:
@@ -102,7 +103,7 @@ def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSourc
             lang,
             np.asarray(loaded["label"][:]),
             probabilities,
-            registers=registers,
+            labelling=labelling,
             seconds=time.monotonic() - started,
             seed=options.seed,
             task=options.task,
@@ -133,9 +134,7 @@ def _probabilities(model: Any, texts: list[str], num_labels: int) -> np.ndarray:
     return probabilities
 
 
-def _metrics(model: Any, texts: list[str], labels: np.ndarray, registers: list[str]) -> dict[str, float]:
-    from utils.evaluation.calibration import cross_entropy
-
-    probabilities = _probabilities(model, texts, len(registers))
-    metrics = classification_metrics(labels, probabilities.argmax(1), len(registers))
-    return metrics | {"loss": cross_entropy(np.log(np.maximum(probabilities, 1e-12)), labels)}
+def _metrics(model: Any, texts: list[str], labels: np.ndarray, labelling: OneLabel) -> dict[str, float]:
+    probabilities = _probabilities(model, texts, len(labelling.names))
+    metrics = labelling.score(labels, labelling.decide(probabilities))
+    return metrics | {"loss": labelling.loss(np.log(np.maximum(probabilities, 1e-12)), labels)}

@@ -1,10 +1,13 @@
 """The losses of classifiers: of texts with one label, and of texts with any number of labels."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from utils.evaluation.labelling import Labelling
 
 
 class ClassificationLoss:
@@ -16,9 +19,11 @@ class ClassificationLoss:
     Args:
         class_weights: weight of every label, or None.
         label_smoothing: between 0 and 1 (Szegedy et al. 2016).
+        focal_gamma: 0, or more to count less what is predicted well (Lin et al. 2017, arXiv:1708.02002).
     """
 
-    def __init__(self, class_weights: np.ndarray | None = None, label_smoothing: float = 0.0):
+    def __init__(self, class_weights: np.ndarray | None = None, label_smoothing: float = 0.0, focal_gamma: float = 0.0):
+        self.focal_gamma = focal_gamma
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.label_smoothing = label_smoothing
 
@@ -30,7 +35,12 @@ class ClassificationLoss:
         weights = self.class_weights
         if weights is not None and weights.device != logits.device:
             weights = self.class_weights = weights.to(logits.device)
-        total = F.cross_entropy(logits, labels, weight=weights, reduction="sum", label_smoothing=self.label_smoothing)
+        loss = partial(F.cross_entropy, logits, labels, weight=weights, label_smoothing=self.label_smoothing)
+        if self.focal_gamma:
+            wrong = 1 - logits.softmax(1).gather(1, labels[:, None])[:, 0]
+            total = (loss(reduction="none") * wrong**self.focal_gamma).sum()
+        else:
+            total = loss(reduction="sum")
         return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
@@ -39,7 +49,7 @@ class MultilabelLoss:
 
     Args:
         positive_weights: weight of every label in the texts that have it, shape [num_labels], or None.
-        focal_gamma: 0, or more to count less what is predicted well (Lin et al. 2017, arXiv:1708.02002).
+        focal_gamma: as for `ClassificationLoss`.
     """
 
     def __init__(self, positive_weights: np.ndarray | None = None, focal_gamma: float = 0.0):
@@ -60,6 +70,24 @@ class MultilabelLoss:
             wrong = torch.sigmoid(torch.where(labels > 0, -logits, logits))
             losses = losses * wrong**self.focal_gamma
         return losses.mean(1).sum() / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+def make_loss(
+    labels: np.ndarray, labelling: Labelling, balanced: bool, focal_gamma: float, label_smoothing: float
+) -> "ClassificationLoss | MultilabelLoss":
+    """Return the loss of a training.
+
+    Args:
+        labels: of the training texts, shape [n]; or 0 and 1, shape [n, num_labels].
+        labelling: how logits become labels.
+        balanced: count labels equally.
+        focal_gamma: see the losses.
+        label_smoothing: of texts with one label.
+    """
+    if labelling.multilabel:
+        return MultilabelLoss(positive_weights(labels) if balanced else None, focal_gamma)
+    weights = balanced_class_weights(labels, len(labelling.names)) if balanced else None
+    return ClassificationLoss(weights, label_smoothing, focal_gamma)
 
 
 def positive_weights(labels: np.ndarray) -> np.ndarray:

@@ -20,8 +20,10 @@ from utils.cli.options import (
     options_by_role,
 )
 from utils.cli.values import object_path
-from utils.data.corpus_load import DEFAULT_CORPUS
+from utils.data.corpus_load import DEFAULT_CORPUS, LabelsOption
 from utils.data.language_database import DatabaseOptions, ModelType
+from utils.errors import UserError
+from utils.evaluation.thresholds import Metric, ThresholdChoice
 from utils.models.adapters import AdapterOptions
 from utils.models.options import CacheOptions, InferenceOptions
 from utils.models.registry import ModelSpec
@@ -76,10 +78,27 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
         "what the classification head reads: the first token, or the mean of all, with which encoders for sentences "
         "(multilingual E5) were trained; without it the model's own",
     )
-    balanced: bool = option(False, "weight the loss so that every register counts equally")
+    labels: LabelsOption = option(
+        "auto",
+        "one label for each text (single) or any number (multi); auto: multi if a row of the training files has "
+        "several; main: the same, with registers of the first level alone",
+        group=DATA,
+    )
+    balanced: bool = option(
+        False,
+        "weight the loss so that every register counts equally; with several labels per text, so that the texts with "
+        "a label count as much as those without",
+    )
+    focal_gamma: float = option(0.0, "focal loss: count less what is predicted well, the more the higher", minimum=0)
     label_smoothing: float = option(
         0.0, "label smoothing of the loss", minimum=0, below=1, aliases=["--label_smoothing_factor"]
     )
+    threshold: ThresholdChoice | None = option(
+        None,
+        "from which probability on a text has a label, where it may have several: 0.5, or the best on the validation "
+        "texts: one for all labels (global, the default), or one for each (per_label)",
+    )
+    threshold_metric: Metric | None = option(None, "what the threshold is best for; without it micro_f1")
     mix: Literal["equal", "all", "temperature"] = option(
         "equal",
         "texts per language: as many of each as the smallest has, all, or in between (--mix_exponent)",
@@ -127,11 +146,33 @@ class EvaluateOptions(InferenceOptions, CacheOptions, ClassifierOptions):
 
     eval_lang: str | None = option(None, "language to evaluate on", metavar="LANG")
     eval_langs: list[str] | None = option(None, "languages to evaluate on, or all", metavar="LANG")
+    oracle_threshold: bool = option(
+        False,
+        "of models with several labels per text: also note the scores at the threshold that is best for the evaluated "
+        "texts, as some papers report",
+        role=EFFORT,
+    )
     force: bool = option(False, "evaluate again what has been evaluated already", role=EFFORT)
 
 
 # Options of finetune.py that may differ without making a run another run.
 FREE_OPTIONS = frozenset(options_by_role(FinetuneOptions, PLACE, EFFORT, SEARCH))
+
+
+def check_label_options(options: FinetuneOptions, multilabel: bool) -> None:
+    """Refuse options that have no effect on texts with one label, or with any number.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if not multilabel:
+        for name in ("threshold", "threshold_metric"):
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name} is for texts with several labels; these have one each (--labels)")
+    elif options.label_smoothing:
+        raise UserError("--label_smoothing is for texts with one label; these may have several (--labels)")
+    elif options.threshold == "0.5" and options.threshold_metric is not None:
+        raise UserError("--threshold_metric is for a threshold that is chosen; --threshold 0.5 is not")
 
 
 def card_options(settings: dict[str, Any]) -> list[str]:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from transformers import Trainer
 
-from utils.evaluation.calibration import cross_entropy, fit_temperature
-from utils.evaluation.metrics import chance_warning
+from utils.evaluation.calibration import fit_temperature
+from utils.evaluation.labelling import OneLabel, fit_thresholds
+from utils.evaluation.thresholds import Metric, ThresholdChoice
 from utils.models.adapters import ADAPTER_FILES
-from utils.models.options import TEMPERATURE
+from utils.models.options import TEMPERATURE, THRESHOLDS
 from utils.runs.files import UMASK
 from utils.training.classifier_trainer import ClassifierTrainer
 
@@ -24,8 +25,8 @@ def train_report(trainer: ClassifierTrainer, peak_memory: int) -> dict[str, Any]
     rate = len(epochs) / seconds if seconds else 0.0
     trained, parameters = count_parameters(trainer.model)
     best = max(epochs, key=lambda epoch: epoch["validation"]["macro_f1"])
-    counts = np.bincount(np.asarray(trainer.eval_dataset["label"][:]))
-    warning = chance_warning(counts, best["validation"]["macro_f1_present"], "validation")
+    labels = np.asarray(trainer.eval_dataset["label"][:])
+    warning = trainer.labelling.warning(labels, best["validation"], "validation")
     return {
         "epochs": epochs,
         "best_epoch": best["epoch"],
@@ -42,17 +43,38 @@ def train_report(trainer: ClassifierTrainer, peak_memory: int) -> dict[str, Any]
     }
 
 
-def calibrate(trainer: ClassifierTrainer) -> dict[str, float]:
-    """Fit the temperature of a trained model to the validation texts, and note it in the model's configuration.
+def calibrate(trainer: ClassifierTrainer, choice: ThresholdChoice, metric: Metric) -> dict[str, Any]:
+    """Fit temperature and thresholds of a trained model to the validation texts; the model's configuration gets them.
+
+    Args:
+        trainer: with the trained model.
+        choice: of thresholds, where texts have any number of labels.
+        metric: for which they are the best.
 
     Returns:
-        temperature, and the validation loss without it and with it.
+        temperature, and the validation loss without it and with it; the thresholds and what the metric is with them.
     """
+    labelling = trainer.labelling
     found = trainer.predict(trainer.eval_dataset, metric_key_prefix="calibration")
-    temperature = fit_temperature(found.predictions, found.label_ids)
-    setattr(trainer.accelerator.unwrap_model(trainer.model).config, TEMPERATURE, temperature)
-    losses = [cross_entropy(found.predictions / divisor, found.label_ids) for divisor in (1.0, temperature)]
-    return {"temperature": temperature, "validation_loss": losses[0], "calibrated_validation_loss": losses[1]}
+    logits, labels = found.predictions, found.label_ids
+    temperature = fit_temperature(logits, labels, labelling)
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    setattr(config, TEMPERATURE, temperature)
+    losses = [labelling.loss(logits / divisor, labels) for divisor in (1.0, temperature)]
+    report = {"temperature": temperature, "validation_loss": losses[0], "calibrated_validation_loss": losses[1]}
+    if isinstance(labelling, OneLabel):
+        return report
+    probabilities = labelling.probabilities(logits.astype(np.float64) / temperature)
+    chosen = fit_thresholds(labelling, labels, probabilities, choice, metric)
+    setattr(config, THRESHOLDS, {"values": chosen.limits.tolist(), **chosen.source})
+    values = [labelling.score(labels, x.decide(probabilities))[metric] for x in (labelling, chosen)]
+    thresholds = dict(zip(chosen.names, chosen.limits.tolist(), strict=True))
+    return report | {
+        "threshold_source": chosen.source,
+        "thresholds": thresholds,
+        f"validation_{metric}_at_0.5": values[0],
+        f"validation_{metric}": values[1],
+    }
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """Puts together what fine-tuning a classifier needs: texts, tokens, model, loss, trainer; and says what it does."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from utils.cli.options import DATA, HYPERPARAMETER, MODEL, empty_value, options_by_role
 from utils.cli.values import plural
 from utils.data.source import TextSource
+from utils.evaluation.labelling import Labelling, LabelSets, OneLabel
+from utils.evaluation.metrics import metric_title
 from utils.models.adapters import add_adapters, freeze_encoder, quantization
 from utils.models.registry import ModelSpec, resolve_checkpoint
 from utils.runs.layout import RunLayout
@@ -35,7 +36,7 @@ class Run:
     spec: ModelSpec
     texts: TextSource
     data: dict[str, Any]
-    registers: list[str]
+    labelling: Labelling
     langs: list[str]
     points: ResumePoints = field(init=False)
     record: RunRecord = field(init=False)
@@ -54,6 +55,12 @@ class Run:
             self.settled["precision"] = self.record.previous["precision"]
             # The other processes may read the record only after the first one has written this one.
             self.record.content |= self.settled
+
+
+def make_labelling(texts: TextSource, langs: list[str]) -> Labelling:
+    """Return how the logits of a model for these texts become labels."""
+    names = texts.label_names(langs)
+    return LabelSets(names, texts.subregisters) if texts.multilabel else OneLabel(names)
 
 
 @dataclass
@@ -109,11 +116,11 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
     from utils.models.attention import use_cpu_dropout
     from utils.models.device import choose_precision
     from utils.models.loading import build_classifier, check_vocabulary, load_config
-    from utils.training.classifier_losses import ClassificationLoss, balanced_class_weights
+    from utils.training.classifier_losses import make_loss
     from utils.training.classifier_trainer import ClassifierTrainer
     from utils.training.steps import choose_batches
 
-    data, registers = prepared.data, run.registers
+    data, labelling = prepared.data, run.labelling
     precision = run.settled.get("precision") or choose_precision(options.precision, load_config(prepared.folder))
     labels = np.asarray(data.train["label"][:])
     arguments = training_arguments(
@@ -125,10 +132,15 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
         precision=precision,
         keep_best=keep_best,
     )
-    weights = balanced_class_weights(labels, len(registers)) if options.balanced else None
+    loss = make_loss(labels, labelling, options.balanced, options.focal_gamma, options.label_smoothing)
     set_seed(options.seed)
     model = build_classifier(
-        prepared.folder, registers, options.attention_dropout, options.pooling, **quantization(options.load_in_4bit)
+        prepared.folder,
+        labelling.names,
+        options.attention_dropout,
+        options.pooling,
+        labelling.subregisters if isinstance(labelling, LabelSets) else None,
+        **quantization(options.load_in_4bit),
     )
     check_vocabulary(prepared.tokenizer, model, prepared.folder)
     if arguments.device.type == "cpu":
@@ -148,10 +160,11 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
         eval_dataset=data.validation,
         processing_class=prepared.tokenizer,
         data_collator=batches.evaluation,
-        compute_loss_func=ClassificationLoss(weights, options.label_smoothing),
+        compute_loss_func=loss,
         callbacks=early_stopping(options),
         lengths=np.asarray(data.train["length"][:]),
         num_cut=int(np.sum(data.train["cut"][:])),
+        labelling=labelling,
         step_collator=batches.training,
         batches_note=batches.note,
         precision=precision,
@@ -193,10 +206,11 @@ def searchable(options: FinetuneOptions) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, (bool, int, float, str))}
 
 
-def count_registers(labels: Any, registers: list[str]) -> dict[str, int]:
+def count_registers(labels: Any, labelling: Labelling) -> dict[str, int]:
     """Count the texts of every register."""
-    counts = Counter(int(label) for label in labels)
-    return {register: counts[index] for index, register in enumerate(registers)}
+    import numpy as np
+
+    return dict(zip(labelling.names, labelling.count(np.asarray(labels)).tolist(), strict=True))
 
 
 def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
@@ -218,6 +232,9 @@ def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
         f"padding {trainer.padding_fraction():.1%} of all tokens",
         f"texts of a step: {trainer.batches_note}",
     ]
+    if isinstance(run.labelling, LabelSets):
+        total = sum(content["train_registers"].values())
+        lines.append(f"labels: any number for each text, {total / len(lengths):.2f} on average")
     for part in ("train", "validation"):
         counts = [f"{name} {count:,}" for name, count in content[f"{part}_registers"].items()]
         lines.append(f"{'training' if part == 'train' else part} texts: {', '.join(counts)}")
@@ -242,9 +259,24 @@ def describe_end(layout: RunLayout, report: dict[str, Any]) -> str:
             f"temperature {calibration['temperature']:.2f}: validation loss {calibration['validation_loss']:.3f} -> "
             f"{calibration['calibrated_validation_loss']:.3f}\n"
         )
+    if calibration and "thresholds" in calibration:
+        calibrated += describe_thresholds(calibration)
     return (
         f"{warning}best epoch {report['best_epoch']} of {len(report['epochs'])}: "
         f"validation macro F1 {best['validation']['macro_f1']:.3f}; "
         f"{report['texts_per_second']:.1f} texts/s\n{calibrated}"
         f"model    {layout.model}\nmetrics  {layout.train_json}\nrecord   {layout.run_json}"
+    )
+
+
+def describe_thresholds(calibration: dict[str, Any]) -> str:
+    """Return the line that says which thresholds were chosen, and what for."""
+    source, values = calibration["threshold_source"], sorted(set(calibration["thresholds"].values()))
+    if source["choice"] == "0.5":
+        return "threshold 0.5 for all labels\n"
+    metric = source["metric"]
+    shown = f"{values[0]:.2f}" if len(values) == 1 else f"{values[0]:.2f} to {values[-1]:.2f}"
+    return (
+        f"threshold {shown} ({source['choice']}): validation {metric_title(metric)} "
+        f"{calibration[f'validation_{metric}_at_0.5']:.3f} at 0.5 -> {calibration[f'validation_{metric}']:.3f}\n"
     )

@@ -20,9 +20,9 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from utils.data.batching import StepCollator
 from utils.errors import Diverged, UserError
-from utils.evaluation.calibration import cross_entropy
 from utils.evaluation.inference import predict_logits
-from utils.evaluation.metrics import classification_metrics
+from utils.evaluation.labelling import Labelling
+from utils.evaluation.metrics import metric_title
 from utils.models.device import to_device
 from utils.runs.distributed import is_sharded
 from utils.training.trainer import History, ResumableTrainer, print_line
@@ -56,6 +56,7 @@ class ClassifierTrainer(ResumableTrainer):
     Args:
         lengths: tokens of every training text, shape [n].
         num_cut: how many of the training texts had more tokens.
+        labelling: how logits become labels.
         step_collator: makes of a step's texts the batches that are computed one by one.
         batches_note: says how these are.
         precision: fp32, bf16 or fp16; of evaluation (that of training is in the arguments).
@@ -68,6 +69,7 @@ class ClassifierTrainer(ResumableTrainer):
         *,
         lengths: np.ndarray,
         num_cut: int,
+        labelling: Labelling,
         step_collator: StepCollator,
         batches_note: str,
         precision: str,
@@ -76,6 +78,7 @@ class ClassifierTrainer(ResumableTrainer):
     ):
         super().__init__(lengths=lengths, history=ClassifierHistory(), **kwargs)
         self.num_cut = num_cut
+        self.labelling = labelling
         self.precision = precision
         self.token_budget = token_budget
         self.step_collator = step_collator
@@ -152,8 +155,8 @@ class ClassifierTrainer(ResumableTrainer):
             description="validating" if self.is_world_process_zero() else None,
         )
         labels = np.asarray(dataset["label"][:])
-        metrics = classification_metrics(labels, logits.argmax(1), logits.shape[1])
-        metrics["loss"] = cross_entropy(logits, labels)
+        decided = self.labelling.decide(self.labelling.probabilities(logits))
+        metrics = self.labelling.score(labels, decided) | {"loss": self.labelling.loss(logits, labels)}
         if not math.isfinite(metrics["loss"]):
             # The metrics of such a model look like those of a bad one.
             raise Diverged(
@@ -260,9 +263,10 @@ class EpochRecorder(TrainerCallback):
         self.saved = False
         if state.is_world_process_zero:
             loss = "" if epoch["loss"] is None else f"loss {epoch['loss']:.4f}, "
+            headline = self.trainer.labelling.headline
             line = (
                 f"epoch {epoch['epoch']}: {loss}validation loss {validation['loss']:.4f}, "
-                f"accuracy {validation['accuracy']:.3f}, macro F1 {validation['macro_f1']:.3f} "
+                f"{metric_title(headline)} {validation[headline]:.3f}, macro F1 {validation['macro_f1']:.3f} "
                 f"({epoch['seconds']:.0f} s + {validation['seconds']:.0f} s); {self.trainer.clock(state)}"
             )
             print_line(args, line)

@@ -40,7 +40,7 @@ from utils.figures.registers import registers_figure
 from utils.figures.reliability import reliability_figure
 from utils.figures.style import STYLES, Style
 from utils.figures.tve import train_vs_eval_figure
-from utils.prediction.results import describe_counts, label_counts, label_table, read_overview
+from utils.prediction.results import describe_counts, first_level, label_counts, label_table, read_overview
 from utils.report.labels import write_label_report
 from utils.report.report import report_data, write_report
 from utils.training.classifier_options import FREE_OPTIONS
@@ -183,7 +183,9 @@ def count_labels(options: PostEvalOptions, folder: Path) -> int:
     overview, names = read_overview(folder), load_names(options.corpus_path)
     counts, below = label_counts(overview), overview["low_confidence"]["below"]
     print(describe_counts(counts, below))
-    make = partial(registers_figure, counts, overview["model"], below, STYLES[options.style], names)
+    make = partial(
+        registers_figure, first_level(counts, overview), overview["model"], below, STYLES[options.style], names
+    )
     written, _ = draw_all([Drawing(make, folder / "registers", formats_of(options))])
     written.append(write_table(folder / "registers.csv", label_table(counts, overview["labels"])))
     written.append(write_label_report(folder / "report.html", overview, names))

@@ -108,6 +108,8 @@ def label_corpus(options: PredictOptions) -> int:
         "versions": library_versions(),
         "git_commit": git_commit(),
     }
+    if classifier.labelling.multilabel:
+        about |= {"label_kind": "multi", **classifier.labelling.about()}
     noted = folder.begin(made_with, about, list(files), options.force)
     if noted["number_format"] != classifier.precision:
         raise UserError(

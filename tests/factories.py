@@ -150,6 +150,7 @@ def write_label_sets(folder: Path, langs=("en", "fr"), sizes=(180, 108)) -> Path
 
 
 REAL_CORPUS = os.environ.get("CORPUS_PATH")
+MULTILABEL_CORPUS = os.environ.get("MULTILABEL_PATH")
 
 
 FAST = ["--num_epochs", "2", "--learning_rate", "1e-3", "--attention_dropout", "0", "--batch_size", "8"]

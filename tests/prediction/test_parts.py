@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from utils.evaluation.labelling import LabelSets, OneLabel
 from utils.prediction import parts
 from utils.prediction.parts import (
     Counts,
@@ -50,7 +51,10 @@ def test_a_torn_part_is_none(tmp_path, damage):
 
 def test_counts():
     shares = np.array([0.05, 0.1, 0.35, 0.999, 1.0, 0.5])
-    counts = count_labels(["A", "B", "C"], np.array([0, 0, 2, 2, 2, 0]), shares)
+    labels = np.array([0, 0, 2, 2, 2, 0])
+    probabilities = np.zeros((6, 3))
+    probabilities[np.arange(6), labels] = shares
+    counts = count_labels(OneLabel(["A", "B", "C"]), labels, probabilities)
     assert counts.registers == {"A": 3, "C": 3} and counts.texts == 6
     assert counts.probabilities == [1, 1, 0, 1, 0, 1, 0, 0, 0, 2]
     assert counts.share_below(0.5) == 0.5
@@ -59,3 +63,14 @@ def test_counts():
     total.add(counts)
     assert (total.rows, total.texts, total.registers) == (1, 12, {"A": 6, "C": 6})
     assert Counts().share_below(0.5) == 0
+
+
+def test_counts_of_label_sets():
+    probabilities = np.array([[0.9, 0.6, 0.1], [0.2, 0.55, 0.3], [0.4, 0.1, 0.05]])
+    sets = LabelSets(["A", "B", "C"])
+    counts = count_labels(sets, sets.decide(probabilities), probabilities)
+    assert counts.registers == {"A": 1, "B": 2} and (counts.texts, counts.unlabelled) == (3, 1)
+    assert counts.share_below(0.5) == pytest.approx(1 / 3)
+    total = Counts(unlabelled=1)
+    total.add(counts)
+    assert total.unlabelled == 2

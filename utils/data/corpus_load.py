@@ -77,12 +77,14 @@ class Corpus:
         Args:
             labels: see `LabelsOption`.
             langs: that are trained on.
+
+        Raises:
+            UserError: for a row that cannot be used, see `read_tsv`.
         """
-        if labels in ("single", "multi"):
-            return replace(self, multilabel=labels == "multi", lifted=False)
-        several = replace(self, multilabel=True, lifted=labels == "main")
-        found = any(len(row) > 1 for lang in langs for row, _ in several.rows("train", lang))
-        return replace(several, multilabel=found)
+        wanted = replace(self, multilabel=labels != "single", lifted=labels == "main")
+        # All rows, whatever is wanted: what is wrong with one is said before anything else is done.
+        most = max((len(row) for lang in langs for row, _ in wanted.rows("train", lang)), default=0)
+        return wanted if labels in ("single", "multi") else replace(wanted, multilabel=most > 1)
 
     def as_labelled(self, multilabel: bool, labels: list[str]) -> "Corpus":
         """Return the corpus with labels as a model gives them.

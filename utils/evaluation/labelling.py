@@ -53,6 +53,10 @@ class OneLabel:
         """Return the metrics of predicted labels."""
         return scores.classification_metrics(true, predicted, len(self.names))
 
+    def about(self) -> dict[str, Any]:
+        """Return what files say of the labels besides their names: nothing."""
+        return {}
+
     def rescaled(self, ratio: float) -> "OneLabel":
         """Return the same: the most probable label is that of any temperature."""
         return self
@@ -204,15 +208,21 @@ class LabelSets:
             "num_registers_present": int(np.count_nonzero(true.any(0))),
             "chance_macro_f1": self.chance(true),
             **({"warning": warning} if warning else {}),
-            "thresholds": dict(zip(self.names, self.limits.round(6).tolist(), strict=True)),
-            "threshold_source": self.source,
+            **self.about(),
             "rare_registers": scores.rare_registers(self.count(true), self.names),
             "registers": self.names,
-            "subregisters": self.subregisters,
             "per_register": scores.multilabel_per_register(true, predicted, self.names),
             "confusion_matrix": joint_counts(true, predicted).tolist(),
             "hybrids": hybrid_rows(true, predicted, self.names, self.subregisters),
             "confidence_intervals": scores.multilabel_intervals(true, predicted, seed),
+        }
+
+    def about(self) -> dict[str, Any]:
+        """Return what files say of the labels: thresholds, how they were chosen, subregisters."""
+        return {
+            "thresholds": dict(zip(self.names, self.limits.round(6).tolist(), strict=True)),
+            "threshold_source": self.source,
+            "subregisters": self.subregisters,
         }
 
     def oracle(self, true: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:

@@ -58,6 +58,8 @@ def registers_figure(
     # Where numbers beside the bars end.
     ends = [1 + style.character * characters / inner[0] for characters in (12, 20)]
     _finish(axes, bars, below, ends, style)
+    if any(sum(row.registers.values()) != row.texts for row in bars):
+        axes.set_xlabel("share of the registers that texts got")
     title = f"registers by {model}" + (f"; the {len(bars) - 1} largest, {left_out} more not shown" if left_out else "")
     size = min(style.font * 1.3, 110 * width / len(title))
     figure.text(0.5, 1 - 0.8 * style.line / height, title, ha="center", va="center", size=size)
@@ -73,14 +75,14 @@ def registers_figure(
 def _draw_bar(axes: "Axes", place: int, row: LabelCounts, colored: list[str], style: Style) -> None:
     start = 0.0
     for name, color in zip(colored, COLORS, strict=False):
-        share = row.registers.get(name, 0) / row.texts
+        share = row.share(name)
         axes.barh(place, share, left=start, color=color, edgecolor="white", linewidth=0.4, height=0.8)
         if share >= 0.09:
             ink = "white" if color in DARK else "black"
             where = (start + share / 2, place)
             axes.text(*where, f"{share:.0%}", ha="center", va="center", size=0.9 * style.font, color=ink)
         start += share
-    if start < 1:
+    if start < 1 - 1e-9 and row.registers:
         axes.barh(place, 1 - start, left=start, color=OTHERS, edgecolor="white", linewidth=0.4, height=0.8)
 
 

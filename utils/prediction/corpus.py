@@ -59,7 +59,9 @@ class CorpusLabeller:
         self.options, self.classifier, self.folder, self.files = options, classifier, folder, files
         self.columns = Columns(options.text_column, options.id_column, tuple(options.keep_columns or ()))
         kept = (*self.columns.kept, *(["text"] if options.keep_text and "text" not in self.columns.kept else []))
-        self.layout = RecordLayout(tuple(classifier.labels), kept, options.hplt)
+        self.layout = RecordLayout(
+            tuple(classifier.labels), kept, options.hplt, multilabel=classifier.labelling.multilabel
+        )
         self.outcome = Outcome()
         self.pieces: list[Piece] = []
         self.saving: Future[None] | None = None
@@ -141,12 +143,12 @@ class CorpusLabeller:
 
     def _save(self, part: TokenizedPart, logits: np.ndarray, seconds: float) -> None:
         probabilities = self.classifier.probabilities(logits)
-        labels = probabilities.argmax(1)
-        counts = count_labels(self.classifier.labels, labels, probabilities[np.arange(len(labels)), labels])
+        labels = self.classifier.labelling.decide(probabilities)
+        counts = count_labels(self.classifier.labelling, labels, probabilities)
         counts.rows, counts.seconds = part.num_rows, seconds
         counts.tokens, counts.truncated = sum(part.lengths), sum(part.cut)
         rows: list[tuple[Any, ...]] = list(
-            zip(part.names, labels.tolist(), probabilities, part.lengths, part.cut, part.kept, strict=True)
+            zip(part.names, labels, probabilities, part.lengths, part.cut, part.kept, strict=True)
         )
         name = self.pieces[part.task].name
         path = part_path(self.folder.parts(name), part.number)

@@ -272,6 +272,7 @@ def _described(counts: Counts, low: float) -> dict[str, Any]:
         "num_bad_rows": counts.rows - counts.texts,
         "num_tokens": counts.tokens,
         "num_truncated": counts.truncated,
+        **({"num_without_register": counts.unlabelled} if counts.unlabelled else {}),
         "registers": dict(sorted(counts.registers.items(), key=lambda pair: (-pair[1], pair[0]))),
         "probabilities": counts.probabilities,
         "low_confidence": {"below": low, "share": round(counts.share_below(low), 4)},

@@ -50,16 +50,26 @@ def label_texts(classifier: Classifier, texts: list[str], first: int, options: P
             raise UserError(f"text {number} is empty")
     input_ids, cut = encode(texts, classifier.tokenizer, classifier.max_length)
     probabilities = classifier.probabilities(classifier.logits_of(input_ids, options.eval_token_budget))
-    layout = RecordLayout(tuple(classifier.labels), hplt=options.hplt)
+    several = classifier.labelling.multilabel
+    layout = RecordLayout(tuple(classifier.labels), hplt=options.hplt, multilabel=several)
+    decided = classifier.labelling.decide(probabilities)
     for index, shares in enumerate(probabilities):
-        best, second = np.argsort(-shares, kind="stable")[:2]
         if options.format == "json":
             kept = {"text": texts[index]} if options.keep_text else {}
-            yield layout.record(first + index, int(best), shares, len(input_ids[index]), cut[index], kept)
+            yield layout.record(first + index, decided[index], shares, len(input_ids[index]), cut[index], kept)
         else:
-            yield "\t".join(
-                f"{classifier.labels[label]}\t{shares[label]:.{PROBABILITIES_DIGITS}f}" for label in (best, second)
-            )
+            found = np.flatnonzero(decided[index]) if several else decided[index : index + 1]
+            yield _line(classifier.labels, shares, found)
+
+
+def _line(labels: list[str], shares: np.ndarray, found: np.ndarray) -> str:
+    """Return the registers of a text and their probabilities, then the most probable one that it has not."""
+    others = [label for label in np.argsort(-shares, kind="stable") if label not in found]
+    cells = []
+    for places in (found, others[:1]):
+        cells.append(" ".join(labels[place] for place in places))
+        cells.append(" ".join(f"{shares[place]:.{PROBABILITIES_DIGITS}f}" for place in places))
+    return "\t".join(cells)
 
 
 def waiting_lines(stream: BinaryIO) -> Iterator[list[str]]:

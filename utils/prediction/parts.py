@@ -7,13 +7,14 @@ of its own rows, so that its numbers do not depend on what has been computed bef
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from utils.evaluation.labelling import Labelling
 from utils.prediction.readers import RawRow
 from utils.runs.files import atomic_path
 
@@ -47,8 +48,10 @@ class Counts:
         texts: that have a label; the others are bad rows.
         tokens: that were computed.
         truncated: texts that were longer than the model takes.
+        unlabelled: texts none of whose labels reaches its threshold, where they may have any number.
         registers: texts by register.
-        probabilities: of the labels, counted in `NUM_CLASSES` classes between 0 and 1.
+        probabilities: of the labels, of several of the most probable one, counted in `NUM_CLASSES` classes between 0
+            and 1.
         seconds: that a process spent.
     """
 
@@ -56,13 +59,14 @@ class Counts:
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
+    unlabelled: int = 0
     registers: dict[str, int] = field(default_factory=dict)
     probabilities: list[int] = field(default_factory=lambda: [0] * NUM_CLASSES)
     seconds: float = 0.0
 
     def add(self, other: "Counts") -> None:
         """Add the counts of other rows."""
-        for name in ("rows", "texts", "tokens", "truncated", "seconds"):
+        for name in ("rows", "texts", "tokens", "truncated", "unlabelled", "seconds"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.registers = {
             name: self.registers.get(name, 0) + other.registers.get(name, 0)
@@ -76,20 +80,21 @@ class Counts:
         return sum(self.probabilities[:classes]) / self.texts if self.texts else 0.0
 
 
-def count_labels(registers: Sequence[str], labels: np.ndarray, probabilities: np.ndarray) -> Counts:
+def count_labels(labelling: Labelling, labels: np.ndarray, probabilities: np.ndarray) -> Counts:
     """Count the labels of texts.
 
     Args:
-        registers: their names.
-        labels: index of each text's register, shape [n].
-        probabilities: of these, shape [n].
+        labelling: how probabilities have become labels.
+        labels: index of each text's register, shape [n]; or 0 and 1, shape [n, number of registers].
+        probabilities: of all registers, shape [n, number of registers]; the highest one of each text is counted.
     """
-    numbers = np.bincount(labels, minlength=len(registers))
+    numbers, surest = labelling.count(labels), probabilities.max(axis=1, initial=0)
     # What is 0.35 must not be in the class below it.
-    classes = np.minimum((probabilities * NUM_CLASSES + 1e-9).astype(int), NUM_CLASSES - 1)
+    classes = np.minimum((surest * NUM_CLASSES + 1e-9).astype(int), NUM_CLASSES - 1)
     return Counts(
         texts=len(labels),
-        registers={name: int(number) for name, number in zip(registers, numbers, strict=True) if number},
+        unlabelled=int(np.count_nonzero(~labels.any(axis=1))) if labelling.multilabel else 0,
+        registers={name: int(number) for name, number in zip(labelling.names, numbers, strict=True) if number},
         probabilities=np.bincount(classes, minlength=NUM_CLASSES).tolist(),
     )
 

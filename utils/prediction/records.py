@@ -14,6 +14,8 @@ from utils.runs.files import atomic_path
 
 # Of every record, besides what is copied.
 FIELDS = ("id", "register", "probability", "probabilities", "num_tokens", "truncated")
+# Where a text may have any number of registers.
+FIELDS_OF_LABEL_SETS = ("id", "registers", "probabilities", "num_tokens", "truncated")
 # Where HPLT has the probabilities of registers (https://hplt-project.org/datasets).
 HPLT_FIELD = "web-register"
 # Digits behind the point.
@@ -28,33 +30,53 @@ class RecordLayout:
         labels: names of the registers in their order.
         kept: names of what is copied, in the input.
         hplt: as HPLT has them.
+        multilabel: whether a text may have any number of registers.
     """
 
     labels: tuple[str, ...]
     kept: tuple[str, ...] = ()
     hplt: bool = False
+    multilabel: bool = False
 
     @property
     def own(self) -> tuple[str, ...]:
         """The fields that are not copied."""
-        return ("id", HPLT_FIELD) if self.hplt else FIELDS
+        return ("id", HPLT_FIELD) if self.hplt else FIELDS_OF_LABEL_SETS if self.multilabel else FIELDS
 
     def kept_as(self, name: str) -> str:
         """Return what a copied column is called: ``input_register`` where the record has a field of its name."""
         return f"input_{name}" if name in self.own else name
 
     def record(
-        self, name: Any, label: int, probabilities: np.ndarray, num_tokens: int, truncated: bool, kept: dict[str, Any]
+        self,
+        name: Any,
+        label: Any,
+        probabilities: np.ndarray,
+        num_tokens: int,
+        truncated: bool,
+        kept: dict[str, Any],
     ) -> str:
-        """Return the record of a text as a line of JSON, without its end."""
+        """Return the record of a text as a line of JSON, without its end.
+
+        Args:
+            name: of the text.
+            label: index of its register; or 0 and 1, shape [labels].
+            probabilities: shape [labels].
+            num_tokens: of the text, as far as it is read.
+            truncated: whether it is longer.
+            kept: what is copied.
+        """
         rounded = [round(float(p), PROBABILITIES_DIGITS) for p in probabilities]
         shares = dict(zip(self.labels, rounded, strict=True))
         if self.hplt:
             values: dict[str, Any] = {"id": name, HPLT_FIELD: shares}
+        elif self.multilabel:
+            found = [self.labels[place] for place in np.flatnonzero(label)]
+            values = dict(zip(self.own, (name, found, shares, num_tokens, truncated), strict=True))
         else:
             probability = round(float(probabilities[label]), PROBABILITY_DIGITS)
             own = (name, self.labels[label], probability, shares, num_tokens, truncated)
-            values = dict(zip(FIELDS, own, strict=True))
+            values = dict(zip(self.own, own, strict=True))
         values |= {self.kept_as(column): value for column, value in kept.items()}
         return json.dumps(values, ensure_ascii=False, default=str)
 
@@ -96,12 +118,13 @@ def _write_lines(path: Path, parts: Iterable[list[str]], compress: bool) -> None
 
 def _csv_rows(parts: Iterable[list[str]], layout: RecordLayout) -> Iterator[Sequence[Any]]:
     """Yield the header and a row per text: as predictions/LANG.csv, a column for every register."""
-    own = [name for name in FIELDS if name != "probabilities"]
+    own = [name for name in layout.own if name != "probabilities"]
     kept = [layout.kept_as(name) for name in layout.kept]
     yield [*own, *map(inert, layout.labels), *kept]
     for record in map(json.loads, itertools.chain.from_iterable(parts)):
         shares = record["probabilities"]
-        values = record | {"register": inert(record["register"])}
+        found = {"registers": " ".join(record["registers"])} if layout.multilabel else {"register": record["register"]}
+        values = record | {name: inert(value) for name, value in found.items()}
         others = [_cell(record[name]) for name in kept]
         yield [*(values[name] for name in own), *(shares[label] for label in layout.labels), *others]
 
@@ -140,8 +163,10 @@ def _schema(parts: Parts, layout: RecordLayout) -> Any:
                 found[name].add(pyarrow.string())
     types = {name: _one_type(several) for name, several in found.items()}
     shares = pyarrow.struct([(label, pyarrow.float64()) for label in layout.labels])
-    own = dict.fromkeys(("register",), pyarrow.string()) | {"probability": pyarrow.float64(), "probabilities": shares}
-    own |= {"num_tokens": pyarrow.int32(), "truncated": pyarrow.bool_()}
+    own = {"register": pyarrow.string(), "probability": pyarrow.float64()}
+    if layout.multilabel:
+        own = {"registers": pyarrow.list_(pyarrow.string())}
+    own |= {"probabilities": shares, "num_tokens": pyarrow.int32(), "truncated": pyarrow.bool_()}
     return pyarrow.schema([("id", types["id"]), *own.items(), *((name, types[name]) for name in kept)])
 
 

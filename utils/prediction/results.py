@@ -1,6 +1,6 @@
 """What predictions.json of a folder of labels tells, for tables and figures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from utils.runs.shapes import NUMBER, Required, Shape, read_shaped
 COUNTS: Shape = {
     **{Required(name): int for name in ("num_rows", "num_texts", "num_bad_rows", "num_tokens", "num_truncated")},
     Required("registers"): {str: int},
+    "num_without_register": int,
     Required("low_confidence"): {Required("below"): NUMBER, Required("share"): NUMBER},
 }
 SHAPE: Shape = {
@@ -21,6 +22,8 @@ SHAPE: Shape = {
     Required("folders"): {str: COUNTS},
     Required("files"): {str: COUNTS},
     Required("unfinished"): [str],
+    "label_kind": lambda value: value == "multi",
+    "subregisters": {str: [str]},
 }
 # What the line of everything is called.
 ALL = "all"
@@ -47,6 +50,10 @@ class LabelCounts:
     low: float
     truncated: int
     bad_rows: int
+
+    def share(self, register: str) -> float:
+        """Return a register's part of the labels, of which a text may have several; 0 without labels."""
+        return self.registers.get(register, 0) / max(1, sum(self.registers.values()))
 
 
 def read_overview(folder: Path) -> dict[str, Any]:
@@ -80,6 +87,15 @@ def label_counts(overview: dict[str, Any]) -> list[LabelCounts]:
             content["num_bad_rows"],
         )
         for kind, name, content in found
+    ]
+
+
+def first_level(counts: list[LabelCounts], overview: dict[str, Any]) -> list[LabelCounts]:
+    """Return the counts without subregisters, whose texts are counted with their registers."""
+    below = {label for labels in overview.get("subregisters", {}).values() for label in labels}
+    return [
+        replace(row, registers={name: number for name, number in row.registers.items() if name not in below})
+        for row in counts
     ]
 
 

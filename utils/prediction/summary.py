@@ -29,6 +29,8 @@ def describe_overview(outcome: "Outcome", overview: dict[str, Any], folder: Labe
     if texts:
         shown = list(overview["registers"].items())[:REGISTERS_SHOWN]
         lines.append(", ".join(f"{name} {count / texts:.1%}" for name, count in shown))
+        if overview.get("num_without_register"):
+            lines.append(f"without a register: {overview['num_without_register'] / texts:.1%} of the texts")
         low = overview["low_confidence"]
         lines.append(f"probability below {low['below']}: {low['share']:.1%} of the texts")
         cut = overview["num_truncated"]

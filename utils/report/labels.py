@@ -5,7 +5,7 @@ from typing import Any
 
 from utils.figures.names import Names
 from utils.figures.registers import COLORS, OTHERS
-from utils.prediction.results import LabelCounts, label_counts
+from utils.prediction.results import LabelCounts, first_level, label_counts
 from utils.report.report import TEMPLATES
 from utils.runs.files import write_text
 
@@ -24,13 +24,15 @@ def write_label_report(path: Path, overview: dict[str, Any], names: Names) -> Pa
     from markupsafe import Markup
 
     counts = label_counts(overview)
+    main = dict(zip(map(id, counts), first_level(counts, overview), strict=True))
     labels = sorted(overview["labels"], key=lambda label: -overview["registers"].get(label, 0))
-    colors = dict(zip(labels, COLORS, strict=False))
+    below = {label for under in overview.get("subregisters", {}).values() for label in under}
+    registers = [label for label in labels if label not in below]
+    colors = dict(zip(registers, COLORS, strict=False))
 
     def bar(row: LabelCounts) -> list[tuple[str, float]]:
-        shares = (
-            [(color, row.registers.get(label, 0) / row.texts) for label, color in colors.items()] if row.texts else []
-        )
+        # Bars show registers, and the table all labels.
+        shares = [(color, main[id(row)].share(label)) for label, color in colors.items()] if row.registers else []
         rest = 1 - sum(share for _, share in shares)
         return [pair for pair in (*shares, (OTHERS, rest)) if pair[1] > 1e-9]
 
@@ -43,7 +45,7 @@ def write_label_report(path: Path, overview: dict[str, Any], names: Names) -> Pa
         num_files=len(overview["files"]),
         unfinished=len(overview["unfinished"]),
         below=overview["low_confidence"]["below"],
-        key=[*colors.items(), *([("others", OTHERS)] if len(labels) > len(colors) else [])],
+        key=[*colors.items(), *([("others", OTHERS)] if len(registers) > len(colors) else [])],
         names=names.registers,
         labels=labels,
         tables=[

@@ -190,9 +190,11 @@ class Evaluator:
             labels[:, places] = given
         else:
             labels = places[given]
-        dataset = tokenize(texts, tokenizer, classifier.max_length, Path(self.options.cache_dir))
+        whole = classifier.reading.needs_whole_texts
+        dataset = tokenize(texts, tokenizer, classifier.max_length, Path(self.options.cache_dir), whole)
+        pieces = classifier.pieces(dataset)
         started = time.monotonic()
-        logits = classifier.logits(dataset, self.options.eval_token_budget, lang)
+        logits = classifier.logits(pieces, self.options.eval_token_budget, lang)
         seconds = time.monotonic() - started
         computed = {"number_format": classifier.precision, "device": machine.describe_device(classifier.device)}
         result = write_evaluation(
@@ -205,7 +207,7 @@ class Evaluator:
             seed=self.options.seed,
             task=self.options.task,
             data=self.texts.provenance("test", [lang])[0],
-            computed=computed | {"temperature": classifier.temperature},
+            computed=computed | {"temperature": classifier.temperature, "reading": classifier.summary(texts, dataset)},
             with_oracle=self.options.oracle_threshold,
         )
         lines = [f"{lang}: {plural(len(labels), 'text')}, {scores(result)}, {result['texts_per_second']:.1f} texts/s"]

@@ -2,6 +2,7 @@
 
     python predict.py --model_name xlmr --train_langs en-fr --text "The minister said on Friday that ..."
     cat texts.txt | python predict.py --model models/xlmr-en-fr -
+    python predict.py --model models/xlmr-en-fr --input books/ --segments
     python predict.py --model_name xlmr --train_langs en-fr --input data/*.jsonl.zst --output_dir predictions/web
     python predict.py --model_name xlmr --train_langs en-fr --input corpus/ --text_column document.text --id_column url
 
@@ -79,6 +80,10 @@ def check_task(options: PredictOptions) -> None:
     for field in fields(PredictOptions):
         if field.name in ignored and getattr(options, field.name) != field.default:
             raise UserError(f"--{field.name} has no effect with {given[0]}; leave it out")
+    if options.segments and not options.output_format.startswith("jsonl"):
+        raise UserError(f"--segments are lists: --output_format jsonl.zst or jsonl, not {options.output_format}")
+    if options.segments and (options.text or options.stdin) and options.format != "json":
+        raise UserError("--segments are lists: --format json")
     if options.hplt and not options.output_format.startswith("jsonl"):
         raise UserError(f"--hplt writes lines of JSON: --output_format jsonl.zst or jsonl, not {options.output_format}")
 

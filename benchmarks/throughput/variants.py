@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.throughput.meter import Meter
+from utils.data.windows import WholeTexts
 from utils.evaluation.inference import predict_logits
+from utils.evaluation.labelling import OneLabel
 from utils.models.attention import use_cpu_dropout
 from utils.models.device import keep_freed_memory
 from utils.models.packing import evaluation_collator
@@ -194,6 +196,7 @@ def train_ours(setting: Setting, sampling: str) -> None:
         compute_loss_func=ClassificationLoss(),
         lengths=setting.dataset.with_format("numpy")["length"][:],
         num_cut=0,
+        labelling=OneLabel([setting.model.config.id2label[index] for index in range(setting.model.config.num_labels)]),
         precision=setting.precision,
         token_budget=None,
         points=ResumePoints(setting.scratch / "points", "benchmark"),
@@ -210,7 +213,7 @@ def evaluate_ours(setting: Setting, precision: str | None = None) -> None:
     precision = precision or setting.precision
     convert_weights(setting.model, setting.device, precision)
     collator = evaluation_collator(setting.model, setting.tokenizer, setting.device, precision)
-    predict_logits(setting.model, setting.dataset, collator, setting.device, precision=precision)
+    predict_logits(setting.model, WholeTexts(setting.dataset), collator, setting.device, precision=precision)
 
 
 VARIANTS: dict[str, dict[str, Callable[[Setting], None]]] = {

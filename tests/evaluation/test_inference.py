@@ -5,6 +5,7 @@ import torch
 
 from utils.data.batching import PaddingCollator
 from utils.data.tokenization import load_tokenizer
+from utils.data.windows import WholeTexts
 from utils.evaluation.inference import predict_logits
 from utils.evaluation.labelling import softmax
 from utils.evaluation.metrics import cross_entropy
@@ -23,7 +24,7 @@ def test_logits_come_back_in_the_order_of_the_texts(classifier, small, budget):
     rows = [generator.integers(5, 500, size=size).tolist() for size in generator.integers(3, 60, size=40)]
     dataset = datasets.Dataset.from_dict({"input_ids": rows, "length": [len(row) for row in rows]})
     collator = PaddingCollator(load_tokenizer(small / "tiny-xlmr"))
-    logits = predict_logits(classifier, dataset, collator, torch.device("cpu"), token_budget=budget)
+    logits = predict_logits(classifier, WholeTexts(dataset), collator, torch.device("cpu"), token_budget=budget)
     with torch.no_grad():
         alone = torch.cat([classifier(input_ids=torch.tensor([row])).logits for row in rows])
     assert logits.dtype == np.float32
@@ -35,7 +36,7 @@ def test_bf16_is_close(classifier, small):
     dataset = datasets.Dataset.from_dict({"input_ids": rows, "length": [5, 3]})
     collator = PaddingCollator(load_tokenizer(small / "tiny-xlmr"))
     exact, rounded = (
-        predict_logits(classifier, dataset, collator, torch.device("cpu"), precision=precision)
+        predict_logits(classifier, WholeTexts(dataset), collator, torch.device("cpu"), precision=precision)
         for precision in ("fp32", "bf16")
     )
     assert not np.array_equal(exact, rounded)

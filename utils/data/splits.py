@@ -37,6 +37,7 @@ def prepare_training_data(
     validation_size: float,
     max_train_texts: int | None,
     seed: int,
+    whole: bool = False,
 ) -> TrainingData:
     """Tokenize whole languages (so that every mix shares the cache), mix them, split off the validation part.
 
@@ -50,12 +51,13 @@ def prepare_training_data(
         validation_size: see `split_validation`.
         max_train_texts: see `split_rows`.
         seed: of every choice.
+        whole: keep all tokens of longer texts, see `tokenize`.
     """
     import datasets
 
     labels_of = {lang: np.array(dataset["label"][:]) for lang, dataset in languages.items()}
     rows = mix_languages(labels_of, mix, mix_exponent, seed)
-    parts = [tokenize(languages[x], tokenizer, max_length, cache_dir).select(rows[x]) for x in languages]
+    parts = [tokenize(languages[x], tokenizer, max_length, cache_dir, whole).select(rows[x]) for x in languages]
     mixed = datasets.concatenate_datasets(parts)
     labels, langs = np.array(mixed["label"][:]), np.array(mixed["lang"][:])
     train_rows, validation_rows = split_rows(labels, langs, validation_size, max_train_texts, seed)

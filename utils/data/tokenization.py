@@ -5,9 +5,11 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from utils.cli.progress import progress
 from utils.data.token_cache import LISTS, NUMBERS, cached_rows
@@ -22,6 +24,8 @@ CACHE_VERSION = 3
 # Characters per token to try first; texts that give too few tokens are taken at twice the length.
 CHARACTERS_PER_TOKEN = 8
 BATCH = 1000
+# Of a long text that is tokenized whole.
+CHARACTERS_AT_ONCE = 100_000
 
 
 def load_tokenizer(folder: Path, **kwargs: Any) -> "PreTrainedTokenizerBase":
@@ -48,7 +52,11 @@ def separator(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def tokenize(
-    dataset: "datasets.Dataset", tokenizer: "PreTrainedTokenizerBase", max_length: int, cache_dir: Path
+    dataset: "datasets.Dataset",
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    cache_dir: Path,
+    whole: bool = False,
 ) -> "datasets.Dataset":
     """Replace the column text by input_ids, length (tokens, special tokens included) and cut (1 if it was longer).
 
@@ -57,6 +65,8 @@ def tokenize(
         tokenizer: any Hugging Face tokenizer.
         max_length: longer texts are cut to this many tokens.
         cache_dir: folder of the shared cache, made if needed.
+        whole: keep all tokens, without special ones, and add the column num_tokens, their number; length is what the
+            model takes of them.
 
     Returns:
         A dataset of the same length and order whose input_ids are memory-mapped.
@@ -69,6 +79,12 @@ def tokenize(
         # Never all of them at once.
         return (column[start : start + BATCH]["text"] for start in range(0, len(column), BATCH))
 
+    if whole:
+        tokens = _tokenize_whole(texts, len(column), tokenizer, Path(cache_dir))
+        full = np.asarray(tokens["num_tokens"][:]) + tokenizer.num_special_tokens_to_add()
+        more = datasets.Dataset.from_dict({"length": np.minimum(full, max_length), "cut": full > max_length})
+        return datasets.concatenate_datasets([tokens, more, dataset.remove_columns("text")], axis=1)
+
     def make() -> Iterator[tuple[list[list[int]], list[int], list[int]]]:
         for batch in with_progress(texts(), len(column), "tokenizing"):
             input_ids, cut = encode(batch, tokenizer, max_length)
@@ -78,6 +94,54 @@ def tokenize(
     path = Path(cache_dir) / f"{key}.arrow"
     tokens = cached_rows(path, len(column), {"input_ids": LISTS, "length": NUMBERS, "cut": NUMBERS}, make)
     return datasets.concatenate_datasets([tokens, dataset.remove_columns("text")], axis=1)
+
+
+def _tokenize_whole(
+    texts: Callable[[], Iterator[list[str]]], count: int, tokenizer: "PreTrainedTokenizerBase", cache_dir: Path
+) -> "datasets.Dataset":
+    def make() -> Iterator[tuple[list[np.ndarray], list[int]]]:
+        for batch in with_progress(texts(), count, "tokenizing"):
+            input_ids = [encode_whole(text, tokenizer)[0] for text in batch]
+            yield input_ids, [len(ids) for ids in input_ids]
+
+    # No text is cut to 0 tokens.
+    key = cache_key(itertools.chain.from_iterable(texts()), tokenizer, 0)
+    return cached_rows(cache_dir / f"{key}.arrow", count, {"input_ids": LISTS, "num_tokens": NUMBERS}, make)
+
+
+def encode_whole(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[np.ndarray, np.ndarray]:
+    """Tokenize a text of any length, a part after the other where the tokenizer allows it; no special tokens.
+
+    Args:
+        text: any.
+        tokenizer: if it is a fast one, the second result is not empty.
+
+    Returns:
+        The tokens, int32, shape [tokens]; and of each the first character and that behind the last one, shape
+        [tokens, 2].
+    """
+    characters = CHARACTERS_AT_ONCE if splits_at_spaces(tokenizer) else sys.maxsize
+    input_ids: list[np.ndarray] = []
+    places: list[np.ndarray] = []
+    start, with_places = 0, bool(getattr(tokenizer, "is_fast", False))
+    while start < len(text) or not input_ids:
+        part = text[start:]
+        if len(part) > characters:
+            part = _cut(part[: characters + 1], characters)
+        # Without a space to cut at, all that is left.
+        part = part if len(part) <= characters else text[start:]
+        found = tokenizer(
+            part,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_offsets_mapping=with_places,
+            verbose=False,
+        )
+        input_ids.append(np.array(found["input_ids"], dtype=np.int32))
+        if with_places:
+            places.append(np.array(found["offset_mapping"], dtype=np.int64).reshape(-1, 2) + start)
+        start += len(part)
+    return np.concatenate(input_ids), np.concatenate(places) if places else np.empty((0, 2), dtype=np.int64)
 
 
 def text_batches(texts: list[str], description: str) -> Iterator[list[str]]:

@@ -10,7 +10,8 @@ from torch import nn
 
 from utils.cli.progress import progress
 from utils.data.batching import PaddingCollator
-from utils.data.tokenization import load_tokenizer
+from utils.data.tokenization import encode_whole, load_tokenizer
+from utils.data.windows import Frame, Reading, TextPieces, WholeTexts, find_frame, pieces_of
 from utils.errors import UserError
 from utils.evaluation.labelling import labelling_of
 from utils.models import device as machine
@@ -19,6 +20,7 @@ from utils.models.loading import (
     classifier_labels,
     load_classifier,
     longest_input,
+    reading_of,
     temperature_of,
 )
 from utils.models.packing import evaluation_collator
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
 # To which texts are cut, in tokens, for models without a limit.
 DEFAULT_LENGTH = 512
+# A window of a text: its first token, that behind its last, and its logits.
+Segment = tuple[int, int, np.ndarray]
+# Of tokenizers that are not asked, because texts that are cut have their special tokens already.
+NO_FRAME = Frame((), ())
 
 
 def default_token_budget(device: torch.device) -> int:
@@ -52,6 +58,7 @@ class Classifier:
         labelling: how logits become labels.
         precision: the number format that was chosen.
         max_length: to which texts are cut, in tokens.
+        reading: what is read of longer texts.
 
     Raises:
         UserError: if the folder holds no classifier, or none that can be used.
@@ -80,12 +87,42 @@ class Classifier:
         self.max_length = min(self.tokenizer.model_max_length, longest)
         convert_weights(self.model, self.device, self.precision)
         self.collator = evaluation_collator(self.model, self.tokenizer, self.device, self.precision)
+        self.reading = reading_of(self.model.config)
+        # Special tokens within a text matter to those alone that are not only cut.
+        self.frame = find_frame(self.tokenizer) if self.reading.needs_whole_texts else None
 
-    def logits(self, dataset: "datasets.Dataset", token_budget: int | None, description: str) -> np.ndarray:
+    def pieces(self, dataset: "datasets.Dataset") -> WholeTexts | TextPieces:
+        """Return what the model reads of tokenized texts; whole ones, unless it only cuts long ones."""
+        return pieces_of(dataset, self.frame or NO_FRAME, self.max_length, self.reading)
+
+    def summary(self, texts: "datasets.Dataset", tokenized: "datasets.Dataset") -> dict[str, Any]:
+        """Return what the model reads of texts, and how much of them it does not.
+
+        Args:
+            texts: with the column text.
+            tokenized: the same.
+        """
+        pieces = self.pieces(tokenized)
+        if isinstance(pieces, TextPieces):
+            return pieces.summary()
+        longer = np.flatnonzero(np.asarray(tokenized["cut"][:]))
+        # Of these alone it is not known yet how long they are.
+        whole = [len(encode_whole(text, self.tokenizer)[0]) for text in texts[longer]["text"]]
+        unseen = sum(whole) - len(whole) * (self.max_length - self.tokenizer.num_special_tokens_to_add())
+        read = int(pieces.lengths.sum()) - len(texts) * self.tokenizer.num_special_tokens_to_add()
+        return {
+            "long_texts": "cut",
+            "num_long_texts": len(longer),
+            "num_windows": len(texts),
+            "num_tokens": read + unseen,
+            "num_tokens_unseen": unseen,
+        }
+
+    def logits(self, pieces: WholeTexts | TextPieces, token_budget: int | None, description: str) -> np.ndarray:
         """Compute the logits of tokenized texts, shape [texts, labels], see `predict_logits`."""
         return predict_logits(
             self.model,
-            dataset,
+            pieces,
             self.collator,
             self.device,
             token_budget=token_budget,
@@ -105,6 +142,54 @@ class Classifier:
             results[rows] = logits.cpu().numpy()
         return results
 
+    def logits_of_whole(
+        self, tokens: list[np.ndarray], token_budget: int | None, with_segments: bool = False
+    ) -> tuple[np.ndarray, list[list[Segment]]]:
+        """Compute the logits of whole texts, given as their tokens without special ones.
+
+        Args:
+            tokens: of each text.
+            token_budget: tokens per batch.
+            with_segments: also those of consecutive windows, overlapping as the model reads them or not at all.
+
+        Returns:
+            logits, shape [texts, labels]; the windows of each text, where they are wanted.
+        """
+        frame = self.frame or find_frame(self.tokenizer)
+        numbers = np.array([len(ids) for ids in tokens], dtype=np.int64)
+        pieces = TextPieces(numbers, tokens.__getitem__, frame, self.max_length, self.reading)
+        read = self._logits_of_pieces(pieces, token_budget)
+        if not with_segments:
+            return pieces.pool(read), []
+        windows, found = pieces, read
+        if self.reading.long_texts != "windows":
+            apart = Reading("windows", self.max_length - frame.size)
+            windows = TextPieces(numbers, tokens.__getitem__, frame, self.max_length, apart)
+            found = self._logits_of_pieces(windows, token_budget)
+        segments: list[list[Segment]] = [[] for _ in tokens]
+        for text, ((start, stop),), logits in zip(windows.texts.tolist(), windows.spans, found, strict=True):
+            segments[text].append((start, stop, logits))
+        return pieces.pool(read), segments
+
+    def tokens_read(self, numbers: list[int]) -> list[int]:
+        """Return how many tokens of texts are read, special ones included.
+
+        Args:
+            numbers: of each text's tokens, without special ones.
+        """
+        special, most = self.tokenizer.num_special_tokens_to_add(), self.max_length
+        if self.reading.long_texts == "windows":
+            return [number + special for number in numbers]
+        return [min(number + special, most) for number in numbers]
+
+    def are_cut(self, numbers: list[int]) -> list[bool]:
+        """Return which texts have tokens that are not read, of the numbers of their tokens without special ones."""
+        room = self.max_length - self.tokenizer.num_special_tokens_to_add()
+        return [self.reading.long_texts != "windows" and number > room for number in numbers]
+
+    def _logits_of_pieces(self, pieces: TextPieces, token_budget: int | None) -> np.ndarray:
+        return self.logits_of(pieces.input_ids(np.arange(len(pieces.spans))), token_budget)
+
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the probabilities of logits, at the classifier's temperature, in float64."""
         return self.labelling.probabilities(logits.astype(np.float64) / self.temperature)
@@ -122,7 +207,7 @@ def compute_logits(
 
 def predict_logits(
     model: nn.Module,
-    dataset: "datasets.Dataset",
+    texts: WholeTexts | TextPieces,
     collator: PaddingCollator,
     device: torch.device,
     *,
@@ -130,14 +215,14 @@ def predict_logits(
     precision: str = "fp32",
     description: str | None = None,
 ) -> np.ndarray:
-    """Compute the logits of every row of a dataset.
+    """Compute the logits of texts.
 
     With several processes (torch.distributed) each takes a share and all get the whole; every row is
     computed and counted once.
 
     Args:
         model: a classifier on `device`; left in evaluation mode.
-        dataset: rows with input_ids and length.
+        texts: the rows that are read of them.
         collator: pads the batches or packs them.
         device: where the model is.
         token_budget: tokens per batch, padding included if there is any; None takes what suits the device.
@@ -145,21 +230,20 @@ def predict_logits(
         description: label of a progress bar, shown on terminals; None shows none.
 
     Returns:
-        float32 array, shape [len(dataset), num_labels].
+        float32 array, shape [texts, num_labels].
     """
 
     model.eval()
     rank, world = _rank_and_world()
-    lengths = np.asarray(dataset["length"][:])
+    lengths = texts.lengths
     batches = collator.cut(lengths, token_budget or default_token_budget(device))
     # Processes must make the same number of forward passes where the model is sharded among them.
     padded = [*batches, *[batches[-1]] * (-len(batches) % world)]
-    columns = dataset.select_columns(["input_ids"])
     results: list[tuple[np.ndarray, torch.Tensor]] = []
     hidden = None if description else True
     with progress(total=len(padded[rank::world]), desc=description, unit="batch", disable=hidden) as bar:
         for rows in padded[rank::world]:
-            batch = collator([{"input_ids": ids} for ids in columns[rows]["input_ids"]])
+            batch = collator([{"input_ids": ids} for ids in texts.input_ids(rows)])
             results.append((rows, compute_logits(model, batch, device, precision)))
             bar.update()
     rows = np.concatenate([rows for rows, _ in results])
@@ -168,7 +252,7 @@ def predict_logits(
     output = np.empty((len(lengths), logits.shape[1]), dtype=np.float32)
     for rows, logits in gathered:
         output[rows] = logits
-    return output
+    return texts.pool(output)
 
 
 def _rank_and_world() -> tuple[int, int]:

@@ -1,9 +1,11 @@
 """Builds classifiers and language models from checkpoints and loads trained ones; always from local folders."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from utils.data.lm_examples import Task
+from utils.data.windows import LongTexts, Reading
+from utils.data.windows import Pooling as WindowPooling
 from utils.errors import UserError
 from utils.models.adapters import (
     attach_adapter,
@@ -16,7 +18,7 @@ from utils.models.adapters import (
     merge_adapter,
     quantization,
 )
-from utils.models.options import SUBREGISTERS, TEMPERATURE, THRESHOLDS
+from utils.models.options import LONG_TEXTS, SUBREGISTERS, TEMPERATURE, THRESHOLDS
 from utils.models.pooling import Pooling, apply_pooling, pooling_of, set_pooling
 from utils.runs.files import MEND, readable
 
@@ -174,7 +176,7 @@ def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
     names = [labels[index] for index in range(len(labels))]
     model = build_classifier(base_folder(folder), names, pooling=pooling_of(config), **quantization(in_4bit))
     # What the pretrained model's configuration does not know.
-    for name in (TEMPERATURE, THRESHOLDS, SUBREGISTERS, "problem_type"):
+    for name in (TEMPERATURE, THRESHOLDS, SUBREGISTERS, LONG_TEXTS, "problem_type"):
         if getattr(config, name, None) is not None:
             setattr(model.config, name, getattr(config, name))
     with readable(folder):
@@ -201,6 +203,26 @@ def temperature_of(config: "PretrainedConfig") -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
         raise UserError(f"{config.name_or_path}: config.json: {TEMPERATURE} must be above 0, got {value!r}; {MEND}")
     return float(value)
+
+
+def reading_of(config: "PretrainedConfig") -> Reading:
+    """Return what a classifier reads of long texts; of models that do not say, their beginning.
+
+    Raises:
+        UserError: if the configuration holds something else there.
+    """
+    value = getattr(config, LONG_TEXTS, None)
+    if value is None:
+        return Reading()
+    if (
+        not isinstance(value, dict)
+        or set(value) != {"long_texts", "stride", "pooling"}
+        or value["long_texts"] not in get_args(LongTexts)
+        or not isinstance(value["stride"], (int, type(None)))
+        or value["pooling"] not in get_args(WindowPooling)
+    ):
+        raise UserError(f"{config.name_or_path}: config.json: {LONG_TEXTS}: unexpected {str(value)[:60]}; {MEND}")
+    return Reading(**value)
 
 
 def check_vocabulary(tokenizer: Any, model: "torch.nn.Module", folder: Path) -> None:

@@ -11,6 +11,8 @@ TEMPERATURE = "calibration_temperature"
 # Likewise, of texts with any number of labels: {"values": [threshold per label], "choice": ..., "metric": ...}, and the
 # labels that stand under others, by these.
 THRESHOLDS, SUBREGISTERS = "label_thresholds", "subregisters"
+# Likewise, what is read of long texts: the attributes of `utils.data.windows.Reading`.
+LONG_TEXTS = "long_texts"
 PRECISION_HELP = (
     "number format; auto is bf16 where that is faster, on GPUs that compute in it and on such CPUs for models at least "
     "192 wide, else fp32"

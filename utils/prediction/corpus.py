@@ -1,23 +1,26 @@
 """The labels of a corpus: parts from the processes that read them, through the model, into files."""
 
+import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from utils.cli.progress import progress
 from utils.errors import RunFailure, UserError
-from utils.evaluation.inference import Classifier
+from utils.evaluation.inference import Classifier, Segment
 from utils.prediction.folder import LabelFolder
 from utils.prediction.inputs import InputFile
 from utils.prediction.options import PredictOptions
 from utils.prediction.parts import Part, count_labels, part_path, write_part
 from utils.prediction.readers import Columns
 from utils.prediction.records import RecordLayout
+from utils.prediction.segments import describe_segments
 from utils.prediction.shares import Piece
 from utils.prediction.stream import FileEnd, FileTask, PartStream, TokenizedPart, choose_num_workers, start_stream
 from utils.runs import slurm_job
@@ -60,8 +63,9 @@ class CorpusLabeller:
         self.columns = Columns(options.text_column, options.id_column, tuple(options.keep_columns or ()))
         kept = (*self.columns.kept, *(["text"] if options.keep_text and "text" not in self.columns.kept else []))
         self.layout = RecordLayout(
-            tuple(classifier.labels), kept, options.hplt, multilabel=classifier.labelling.multilabel
+            tuple(classifier.labels), kept, options.hplt, classifier.labelling.multilabel, options.segments
         )
+        self.whole = classifier.reading.needs_whole_texts or options.segments
         self.outcome = Outcome()
         self.pieces: list[Piece] = []
         self.saving: Future[None] | None = None
@@ -77,6 +81,7 @@ class CorpusLabeller:
             self.classifier.max_length,
             self.options.rows_per_part,
             self.options.keep_text,
+            whole=self.whole,
         )
         sizes = [self.files[piece.name].size for piece in self.pieces]
         workers = choose_num_workers(self.options.num_workers, self.classifier.device.type == "cuda", sum(sizes))
@@ -129,31 +134,41 @@ class CorpusLabeller:
         return True
 
     def _label_part(self, part: TokenizedPart, writer: ThreadPoolExecutor) -> None:
-        logits = self.classifier.logits_of(part.texts(), self.options.eval_token_budget)
+        budget = self.options.eval_token_budget
+        windows: list[list[Segment]] = []
+        if self.whole:
+            logits, windows = self.classifier.logits_of_whole(part.texts(), budget, self.options.segments)
+        else:
+            logits = self.classifier.logits_of(part.texts(), budget)
         now = time.monotonic()
         seconds, self.last = now - self.last, now
         self._wait()
         # While the model computes the next one.
-        self.saving = writer.submit(self._save, part, logits, seconds)
+        self.saving = writer.submit(self._save, part, logits, windows, seconds)
 
     def _wait(self) -> None:
         if self.saving is not None:
             saving, self.saving = self.saving, None
             saving.result()
 
-    def _save(self, part: TokenizedPart, logits: np.ndarray, seconds: float) -> None:
+    def _save(self, part: TokenizedPart, logits: np.ndarray, windows: list[list[Segment]], seconds: float) -> None:
         probabilities = self.classifier.probabilities(logits)
         labels = self.classifier.labelling.decide(probabilities)
         counts = count_labels(self.classifier.labelling, labels, probabilities)
         counts.rows, counts.seconds = part.num_rows, seconds
-        counts.tokens, counts.truncated = sum(part.lengths), sum(part.cut)
-        rows: list[tuple[Any, ...]] = list(
-            zip(part.names, labels, probabilities, part.lengths, part.cut, part.kept, strict=True)
-        )
+        lengths, cut = part.lengths, part.cut
+        if self.whole:
+            lengths, cut = self.classifier.tokens_read(lengths), self.classifier.are_cut(lengths)
+        counts.tokens, counts.truncated = sum(lengths), sum(cut)
+        segments: Iterable[Any] = itertools.repeat(None, len(lengths))
+        if self.options.segments:
+            segments = map(partial(describe_segments, self.classifier, self.layout), windows, part.places_of_texts())
+        rows = zip(part.names, labels, probabilities, lengths, cut, part.kept, segments, strict=True)
+        records = [self.layout.record(*row) for row in rows]
         name = self.pieces[part.task].name
         path = part_path(self.folder.parts(name), part.number)
         about = Part(part.first, counts, part.position, part.bad_rows)
-        write_part(path, about, [self.layout.record(*row) for row in rows])
+        write_part(path, about, records)
 
     def _end_file(self, end: FileEnd) -> None:
         self._wait()

@@ -4,16 +4,17 @@ import queue
 import sys
 import threading
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from utils.data.tokenization import encode
+from utils.data.tokenization import encode, encode_whole
 from utils.errors import UserError
 from utils.evaluation.inference import Classifier
 from utils.prediction.model import find_model_folder
 from utils.prediction.options import PredictOptions
 from utils.prediction.records import PROBABILITIES_DIGITS, RecordLayout
+from utils.prediction.segments import describe_segments
 
 # Texts that are computed together, if so many wait.
 TOGETHER = 256
@@ -48,15 +49,27 @@ def label_texts(classifier: Classifier, texts: list[str], first: int, options: P
     for number, text in enumerate(texts, first + 1):
         if not text.strip():
             raise UserError(f"text {number} is empty")
-    input_ids, cut = encode(texts, classifier.tokenizer, classifier.max_length)
-    probabilities = classifier.probabilities(classifier.logits_of(input_ids, options.eval_token_budget))
-    several = classifier.labelling.multilabel
-    layout = RecordLayout(tuple(classifier.labels), hplt=options.hplt, multilabel=several)
+    several, budget = classifier.labelling.multilabel, options.eval_token_budget
+    layout = RecordLayout(tuple(classifier.labels), (), options.hplt, several, options.segments)
+    segments: list[Any] = [None] * len(texts)
+    if options.segments or classifier.reading.needs_whole_texts:
+        encoded = [encode_whole(text, classifier.tokenizer) for text in texts]
+        logits, windows = classifier.logits_of_whole([ids for ids, _ in encoded], budget, options.segments)
+        numbers = [len(ids) for ids, _ in encoded]
+        lengths, cut = classifier.tokens_read(numbers), classifier.are_cut(numbers)
+        if options.segments:
+            places = [own for _, own in encoded]
+            segments = [describe_segments(classifier, layout, *pair) for pair in zip(windows, places, strict=True)]
+    else:
+        input_ids, cut = encode(texts, classifier.tokenizer, classifier.max_length)
+        logits, lengths = classifier.logits_of(input_ids, budget), [len(ids) for ids in input_ids]
+    probabilities = classifier.probabilities(logits)
     decided = classifier.labelling.decide(probabilities)
     for index, shares in enumerate(probabilities):
         if options.format == "json":
             kept = {"text": texts[index]} if options.keep_text else {}
-            yield layout.record(first + index, decided[index], shares, len(input_ids[index]), cut[index], kept)
+            record = (first + index, decided[index], shares, lengths[index], cut[index], kept, segments[index])
+            yield layout.record(*record)
         else:
             found = np.flatnonzero(decided[index]) if several else decided[index : index + 1]
             yield _line(classifier.labels, shares, found)

@@ -81,6 +81,12 @@ class PredictOptions(InferenceOptions, RegistryOptions, ScriptOptions):
     )
     keep_text: bool = option(False, "copy the texts", group=LABELS)
     keep_columns: list[str] | None = option(None, "copy these columns of the input", group=LABELS, metavar="COLUMN")
+    segments: bool = option(
+        False,
+        "also give the register of each window of a long text, with its place in characters: windows as the model "
+        "reads them, or else one behind the other",
+        group=LABELS,
+    )
     hplt: bool = option(False, 'records as HPLT has them: {"id": ..., "web-register": {register: p}}', group=LABELS)
     force: bool = option(False, "forget the labels that are there already", role=EFFORT, group=LABELS)
     rows_per_part: int = option(

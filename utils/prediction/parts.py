@@ -48,21 +48,21 @@ class Counts:
         texts: that have a label; the others are bad rows.
         tokens: that were computed.
         truncated: texts that were longer than the model takes.
-        unlabelled: texts none of whose labels reaches its threshold, where they may have any number.
         registers: texts by register.
         probabilities: of the labels, of several of the most probable one, counted in `NUM_CLASSES` classes between 0
             and 1.
         seconds: that a process spent.
+        unlabelled: texts none of whose labels reaches its threshold, where they may have any number.
     """
 
     rows: int = 0
     texts: int = 0
     tokens: int = 0
     truncated: int = 0
-    unlabelled: int = 0
     registers: dict[str, int] = field(default_factory=dict)
     probabilities: list[int] = field(default_factory=lambda: [0] * NUM_CLASSES)
     seconds: float = 0.0
+    unlabelled: int = 0
 
     def add(self, other: "Counts") -> None:
         """Add the counts of other rows."""

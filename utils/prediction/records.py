@@ -31,17 +31,20 @@ class RecordLayout:
         kept: names of what is copied, in the input.
         hplt: as HPLT has them.
         multilabel: whether a text may have any number of registers.
+        segments: whether the registers of a text's windows are there too.
     """
 
     labels: tuple[str, ...]
     kept: tuple[str, ...] = ()
     hplt: bool = False
     multilabel: bool = False
+    segments: bool = False
 
     @property
     def own(self) -> tuple[str, ...]:
         """The fields that are not copied."""
-        return ("id", HPLT_FIELD) if self.hplt else FIELDS_OF_LABEL_SETS if self.multilabel else FIELDS
+        own = ("id", HPLT_FIELD) if self.hplt else FIELDS_OF_LABEL_SETS if self.multilabel else FIELDS
+        return (*own, "segments") if self.segments else own
 
     def kept_as(self, name: str) -> str:
         """Return what a copied column is called: ``input_register`` where the record has a field of its name."""
@@ -55,6 +58,7 @@ class RecordLayout:
         num_tokens: int,
         truncated: bool,
         kept: dict[str, Any],
+        segments: list[dict[str, Any]] | None = None,
     ) -> str:
         """Return the record of a text as a line of JSON, without its end.
 
@@ -65,20 +69,26 @@ class RecordLayout:
             num_tokens: of the text, as far as it is read.
             truncated: whether it is longer.
             kept: what is copied.
+            segments: of the text, see `describe_segments`.
         """
-        rounded = [round(float(p), PROBABILITIES_DIGITS) for p in probabilities]
-        shares = dict(zip(self.labels, rounded, strict=True))
         if self.hplt:
-            values: dict[str, Any] = {"id": name, HPLT_FIELD: shares}
-        elif self.multilabel:
-            found = [self.labels[place] for place in np.flatnonzero(label)]
-            values = dict(zip(self.own, (name, found, shares, num_tokens, truncated), strict=True))
+            values = {"id": name, HPLT_FIELD: self.described(label, probabilities)["probabilities"]}
         else:
-            probability = round(float(probabilities[label]), PROBABILITY_DIGITS)
-            own = (name, self.labels[label], probability, shares, num_tokens, truncated)
-            values = dict(zip(self.own, own, strict=True))
+            values = {"id": name, **self.described(label, probabilities)}
+            values |= {"num_tokens": num_tokens, "truncated": truncated}
+        if segments is not None:
+            values["segments"] = segments
         values |= {self.kept_as(column): value for column, value in kept.items()}
         return json.dumps(values, ensure_ascii=False, default=str)
+
+    def described(self, label: Any, probabilities: np.ndarray) -> dict[str, Any]:
+        """Return what files say of the label of a text or of a window; see `record`."""
+        rounded = [round(float(p), PROBABILITIES_DIGITS) for p in probabilities]
+        shares = dict(zip(self.labels, rounded, strict=True))
+        if self.multilabel:
+            return {"registers": [self.labels[place] for place in np.flatnonzero(label)], "probabilities": shares}
+        probability = round(float(probabilities[label]), PROBABILITY_DIGITS)
+        return {"register": self.labels[label], "probability": probability, "probabilities": shares}
 
 
 # The records of one part after the other.

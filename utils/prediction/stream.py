@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from utils.data.tokenization import encode
+from utils.data.tokenization import encode, encode_whole
 from utils.errors import RunFailure, UserError
 from utils.prediction.parts import cut_parts
 from utils.prediction.readers import BadRow, Columns, RawRow, Reader
@@ -59,6 +59,7 @@ class TokenizedPart:
         names: what each text is called by.
         input_ids: tokens of all texts behind each other, int32.
         lengths: tokens of each text.
+        places: of each token, its first character and that behind its last, shape [tokens, 2]; of whole texts alone.
         cut: which texts were longer.
         kept: columns of each text that are copied.
         bad_rows: number, line and problem of each row without text.
@@ -72,6 +73,7 @@ class TokenizedPart:
     names: list[Any] = field(default_factory=list)
     input_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     lengths: list[int] = field(default_factory=list)
+    places: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64))
     cut: list[bool] = field(default_factory=list)
     kept: list[dict[str, Any]] = field(default_factory=list)
     bad_rows: list[dict[str, Any]] = field(default_factory=list)
@@ -79,6 +81,10 @@ class TokenizedPart:
     def texts(self) -> list[np.ndarray]:
         """Return the tokens of each text."""
         return np.split(self.input_ids, np.cumsum(self.lengths)[:-1]) if self.lengths else []
+
+    def places_of_texts(self) -> list[np.ndarray]:
+        """Return the places of each text's tokens."""
+        return np.split(self.places, np.cumsum(self.lengths)[:-1]) if self.lengths else []
 
 
 @dataclass
@@ -100,6 +106,7 @@ class PartStream(IterableDataset):
         max_length: to which texts are cut, in tokens.
         rows_per_part: rows of a part, if they are not long.
         keep_text: copy the texts, as a column `text`.
+        whole: tokenize all of every text, without special tokens.
     """
 
     def __init__(
@@ -110,7 +117,9 @@ class PartStream(IterableDataset):
         max_length: int,
         rows_per_part: int,
         keep_text: bool = False,
+        whole: bool = False,
     ) -> None:
+        self.whole = whole
         self.tasks, self.columns, self.tokenizer = tasks, columns, tokenizer
         self.max_length, self.rows_per_part, self.keep_text = max_length, rows_per_part, keep_text
 
@@ -152,9 +161,21 @@ class PartStream(IterableDataset):
             part.names.append(name)
             part.kept.append(kept | {"text": text} if self.keep_text else kept)
             texts.append(text)
+        if self.whole:
+            return self._tokenize_whole(part, texts)
         input_ids, part.cut = encode(texts, self.tokenizer, self.max_length) if texts else ([], [])
         part.lengths = [len(ids) for ids in input_ids]
         part.input_ids = np.array([token for ids in input_ids for token in ids], dtype=np.int32)
+        return part
+
+    def _tokenize_whole(self, part: TokenizedPart, texts: list[str]) -> TokenizedPart:
+        encoded = [encode_whole(text, self.tokenizer) for text in texts]
+        room = self.max_length - self.tokenizer.num_special_tokens_to_add()
+        part.lengths = [len(ids) for ids, _ in encoded]
+        part.cut = [length > room for length in part.lengths]
+        if encoded:
+            part.input_ids = np.concatenate([ids for ids, _ in encoded])
+            part.places = np.concatenate([places for _, places in encoded])
         return part
 
 

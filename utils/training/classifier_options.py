@@ -22,6 +22,8 @@ from utils.cli.options import (
 from utils.cli.values import object_path
 from utils.data.corpus_load import DEFAULT_CORPUS, LabelsOption
 from utils.data.language_database import DatabaseOptions, ModelType
+from utils.data.windows import LongTexts
+from utils.data.windows import Pooling as WindowPooling
 from utils.errors import UserError
 from utils.evaluation.thresholds import Metric, ThresholdChoice
 from utils.models.adapters import AdapterOptions
@@ -114,6 +116,26 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
     )
     validation_size: float = option(
         0.2, "texts kept for validation, stratified: a part of all below 1, else their number", group=DATA, above=0
+    )
+    long_texts: LongTexts = option(
+        "cut",
+        "what is read of texts that are longer than --max_length: their beginning; both ends (128 of 510 tokens, and "
+        "the last 382); or all, in overlapping windows, of which training draws one per text and epoch",
+        group=DATA,
+    )
+    window_stride: int | None = option(
+        None,
+        "tokens from the beginning of a window to that of the next; without it half a window",
+        group=DATA,
+        minimum=1,
+        metavar="TOKENS",
+        needs=Need("long_texts", "windows", "is for --long_texts windows"),
+    )
+    window_pooling: WindowPooling = option(
+        "mean",
+        "what a text's logits are of those of its windows",
+        group=DATA,
+        needs=Need("long_texts", "windows", "is for --long_texts windows"),
     )
     max_train_texts: int | None = option(None, "train on at most so many texts", group=DATA, minimum=1, metavar="N")
     freeze_encoder: bool = option(

@@ -1,16 +1,19 @@
 """Puts together what fine-tuning a classifier needs: texts, tokens, model, loss, trainer; and says what it does."""
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.cli.options import DATA, HYPERPARAMETER, MODEL, empty_value, options_by_role
 from utils.cli.values import plural
 from utils.data.source import TextSource
+from utils.data.windows import Frame, Reading, find_frame
 from utils.evaluation.labelling import Labelling, LabelSets, OneLabel
 from utils.evaluation.metrics import metric_title
 from utils.models.adapters import add_adapters, freeze_encoder, quantization
+from utils.models.options import LONG_TEXTS
 from utils.models.registry import ModelSpec, resolve_checkpoint
 from utils.runs.layout import RunLayout
 from utils.runs.record import RunRecord
@@ -24,6 +27,14 @@ if TYPE_CHECKING:
 
     from utils.data.splits import TrainingData
     from utils.training.classifier_trainer import ClassifierTrainer
+
+
+# What a line of a run says of longer texts.
+LONG_TEXTS_SHOWN = {
+    "cut": "cut at {} tokens",
+    "head_tail": "both ends read, {} tokens",
+    "windows": "read in windows of {} tokens",
+}
 
 
 @dataclass
@@ -71,6 +82,8 @@ class Prepared:
     tokenizer: "PreTrainedTokenizerBase"
     data: "TrainingData"
     max_length: int
+    reading: Reading
+    frame: Frame
 
 
 def prepare(run: Run) -> Prepared:
@@ -87,6 +100,10 @@ def prepare(run: Run) -> Prepared:
     machine.keep_freed_memory()
     tokenizer = load_tokenizer(folder)
     max_length = choose_max_length(load_config(folder), run.settings["max_length"])
+    reading = Reading(options.long_texts, options.window_stride, options.window_pooling)
+    # Texts that are only cut have their special tokens from the tokenizer.
+    frame = find_frame(tokenizer) if reading.needs_whole_texts else Frame((), ())
+    reading.stride_in(max_length - frame.size)
     data = prepare_training_data(
         {lang: run.texts.load("train", lang, separator(tokenizer)) for lang in run.langs},
         tokenizer,
@@ -97,8 +114,9 @@ def prepare(run: Run) -> Prepared:
         validation_size=options.validation_size,
         max_train_texts=options.max_train_texts,
         seed=options.seed,
+        whole=reading.needs_whole_texts,
     )
-    return Prepared(folder, tokenizer, data, max_length)
+    return Prepared(folder, tokenizer, data, max_length, reading, frame)
 
 
 def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_best: bool = True) -> "ClassifierTrainer":
@@ -113,6 +131,7 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
     import numpy as np
     from transformers import set_seed
 
+    from utils.data.windows import TrainingPieces, pieces_of, text_pieces
     from utils.models.attention import use_cpu_dropout
     from utils.models.device import choose_precision
     from utils.models.loading import build_classifier, check_vocabulary, load_config
@@ -152,11 +171,16 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
         if options.gradient_checkpointing:
             # Without it no gradient reaches the adapters from the frozen embeddings.
             model.enable_input_require_grads()
+    train_texts: Any = data.train
+    if prepared.reading.needs_whole_texts:
+        pieces = text_pieces(data.train, prepared.frame, prepared.max_length, prepared.reading)
+        train_texts = TrainingPieces(pieces, labels, options.seed)
+        setattr(model.config, LONG_TEXTS, asdict(prepared.reading))
     batches = choose_batches(model, prepared.tokenizer, options, arguments.device, precision)
     return ClassifierTrainer(
         model=model,
         args=arguments,
-        train_dataset=data.train,
+        train_dataset=train_texts,
         eval_dataset=data.validation,
         processing_class=prepared.tokenizer,
         data_collator=batches.evaluation,
@@ -165,6 +189,7 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
         lengths=np.asarray(data.train["length"][:]),
         num_cut=int(np.sum(data.train["cut"][:])),
         labelling=labelling,
+        read=partial(pieces_of, frame=prepared.frame, max_length=prepared.max_length, reading=prepared.reading),
         step_collator=batches.training,
         batches_note=batches.note,
         precision=precision,
@@ -225,8 +250,8 @@ def describe_start(run: Run, trainer: "ClassifierTrainer") -> str:
         f"{run.layout.name}{subfolder}: {plural(len(lengths), 'training text')} and "
         f"{plural(len(trainer.eval_dataset), 'validation text')}, {lengths.mean():.0f} tokens on average, "
         f"{plural(content['num_epochs'], 'epoch')}{epochs_note(run.options, len(lengths))}",
-        f"cut at {content['max_length']} tokens: {trainer.num_cut:,} training texts "
-        f"({trainer.num_cut / len(lengths):.1%})",
+        f"{LONG_TEXTS_SHOWN[run.options.long_texts].format(content['max_length'])}: {trainer.num_cut:,} training "
+        f"texts ({trainer.num_cut / len(lengths):.1%})",
         f"trained: {trained:,} of {parameters:,} parameters",
         f"{content['device']}; processes: {content['num_processes']}; {content['precision']}; "
         f"padding {trainer.padding_fraction():.1%} of all tokens",

@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import EvalLoopOutput
 
 from utils.data.batching import StepCollator
+from utils.data.windows import TextPieces, WholeTexts
 from utils.errors import Diverged, UserError
 from utils.evaluation.inference import predict_logits
 from utils.evaluation.labelling import Labelling
@@ -57,6 +58,7 @@ class ClassifierTrainer(ResumableTrainer):
         lengths: tokens of every training text, shape [n].
         num_cut: how many of the training texts had more tokens.
         labelling: how logits become labels.
+        read: gives the rows that are read of texts when they are evaluated.
         step_collator: makes of a step's texts the batches that are computed one by one.
         batches_note: says how these are.
         precision: fp32, bf16 or fp16; of evaluation (that of training is in the arguments).
@@ -74,11 +76,13 @@ class ClassifierTrainer(ResumableTrainer):
         batches_note: str,
         precision: str,
         token_budget: int | None,
+        read: Callable[[Any], WholeTexts | TextPieces] = WholeTexts,
         **kwargs: Any,
     ):
         super().__init__(lengths=lengths, history=ClassifierHistory(), **kwargs)
         self.num_cut = num_cut
         self.labelling = labelling
+        self.read = read
         self.precision = precision
         self.token_budget = token_budget
         self.step_collator = step_collator
@@ -147,7 +151,7 @@ class ClassifierTrainer(ResumableTrainer):
         dataset = dataloader.dataset
         logits = predict_logits(
             self.model,
-            dataset,
+            self.read(dataset),
             self.data_collator,
             self.args.device,
             token_budget=self.token_budget,

@@ -51,6 +51,8 @@ class EpochDataLoader(DataLoader):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch (from 0) whose batches the next iteration gives."""
         self.batch_sampler.set_epoch(epoch)
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
 
 
 class ResumableTrainer(Trainer):

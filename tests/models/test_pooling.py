@@ -10,7 +10,7 @@ from tests.factories import CLASSIFIERS, both_batches, classifier_config
 from utils.errors import UserError
 from utils.models.loading import build_classifier, load_classifier
 from utils.models.packing import use_packing
-from utils.models.pooling import FIRST_TOKEN, apply_pooling, set_pooling
+from utils.models.pooling import FIRST_TOKEN, apply_pooling, pooling_of, set_pooling
 
 NAMES = [name for name in CLASSIFIERS if classifier_config(name).model_type in (*FIRST_TOKEN, "modernbert")]
 
@@ -31,7 +31,7 @@ def test_types_are_tested():
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_head_reads_the_mean(name, packed):
-    model, first = make(name, "mean"), make(name, "first")
+    model, first = make(name, "mean"), make(name, "cls")
     padded, in_a_pack = both_batches(model.config)
     with torch.no_grad():
         hidden = first.base_model(**padded).last_hidden_state
@@ -91,6 +91,42 @@ def test_the_models_own_pooling_is_left_alone(small):
     assert not model._forward_pre_hooks
 
 
-def test_models_that_read_the_last_token():
-    with pytest.raises(UserError, match="--pooling mean: the heads of gpt2 models"):
-        set_pooling(classifier_config("GPT2"), "mean")
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("name", ["GPT2", "Qwen3", "Llama"])
+def test_decoders_read_the_mean_or_the_last_token(name, pooling, packed):
+    model, stock = make(name, pooling), make(name, "last")
+    padded, in_a_pack = both_batches(model.config)
+    with torch.no_grad():
+        hidden = stock.base_model(**padded).last_hidden_state
+        mask = padded["attention_mask"]
+        texts = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        if pooling == "last":
+            texts = hidden[torch.arange(len(hidden)), mask.sum(1) - 1]
+        if packed:
+            use_packing(model)
+        found = model(**(in_a_pack if packed else padded)).logits
+    torch.testing.assert_close(found, model.score(texts), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Bert", "XLMRoberta", "ModernBert"])
+def test_encoders_can_read_the_last_token(name):
+    model = make(name, "last")
+    padded, _ = both_batches(model.config)
+    with torch.no_grad():
+        hidden = make(name, "cls").base_model(**padded).last_hidden_state
+        last = hidden[torch.arange(len(hidden)), padded["attention_mask"].sum(1) - 1]
+        torch.testing.assert_close(model(**padded).logits, head(model, last), atol=1e-5, rtol=1e-5)
+
+
+def test_what_cannot_be_read():
+    with pytest.raises(UserError, match="--pooling cls: the first token of gpt2 models has seen no other"):
+        set_pooling(classifier_config("GPT2"), "cls")
+    with pytest.raises(UserError, match="--pooling mean: the heads of t5 models are not known"):
+        set_pooling(transformers.T5Config(), "mean")
+
+
+def test_the_name_of_earlier_versions_is_read():
+    config = classifier_config("Bert")
+    config.classifier_pooling = "first"
+    assert pooling_of(config) == "cls"

@@ -46,6 +46,13 @@ def load_tokenizer(folder: Path, **kwargs: Any) -> "PreTrainedTokenizerBase":
         return tokenizer
 
 
+def with_padding(tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """Return a tokenizer that has a token for padding: decoders' often have none; nothing looks at padding."""
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def separator(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return what the tokenizer puts between two texts: its separator, or else what it ends a text with."""
     return tokenizer.sep_token or tokenizer.eos_token or " "

@@ -10,7 +10,7 @@ from torch import nn
 
 from utils.cli.progress import progress
 from utils.data.batching import PaddingCollator
-from utils.data.tokenization import encode_whole, load_tokenizer
+from utils.data.tokenization import encode_whole, load_tokenizer, with_padding
 from utils.data.windows import Frame, Reading, TextPieces, WholeTexts, find_frame, pieces_of
 from utils.errors import UserError
 from utils.evaluation.labelling import labelling_of
@@ -77,10 +77,7 @@ class Classifier:
         own = temperature_of(self.model.config)
         self.temperature = temperature or own
         self.labelling = labelling_of(self.model.config, self.labels).rescaled(own / self.temperature)
-        self.tokenizer = load_tokenizer(folder)
-        if self.tokenizer.pad_token_id is None:
-            # Of decoders; nothing looks at padding.
-            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.tokenizer = with_padding(load_tokenizer(folder))
         check_vocabulary(self.tokenizer, self.model, folder)
         # Many tokenizers of models that nobody has fine-tuned know of no limit.
         longest = longest_input(self.model.config) or DEFAULT_LENGTH

@@ -95,7 +95,7 @@ def build_classifier(
         folder: local checkpoint folder.
         labels: names of the labels in their order; saved with the model.
         attention_dropout: None keeps the model's own.
-        pooling: what the head reads, first token or mean; None is the model's own.
+        pooling: what the head reads, see `utils.models.pooling`; None is the model's own.
         subregisters: of a model that gives texts any number of labels: those that stand under others, by these.
         kwargs: as for `from_pretrained`.
     """
@@ -176,7 +176,7 @@ def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
     names = [labels[index] for index in range(len(labels))]
     model = build_classifier(base_folder(folder), names, pooling=pooling_of(config), **quantization(in_4bit))
     # What the pretrained model's configuration does not know.
-    for name in (TEMPERATURE, THRESHOLDS, SUBREGISTERS, LONG_TEXTS, "problem_type"):
+    for name in (TEMPERATURE, THRESHOLDS, SUBREGISTERS, LONG_TEXTS, "problem_type", "pad_token_id"):
         if getattr(config, name, None) is not None:
             setattr(model.config, name, getattr(config, name))
     with readable(folder):

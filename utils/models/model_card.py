@@ -8,10 +8,12 @@ import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from utils.errors import UserError
 from utils.models.options import TEMPERATURE, THRESHOLDS
+from utils.models.pooling import is_stock
 from utils.models.registry import ModelSpec
 from utils.runs.files import locked, read_json, write_text
 from utils.runs.layout import RunLayout
@@ -19,6 +21,7 @@ from utils.runs.shapes import read_evaluation, read_record, read_report
 
 # A card with this line is written anew after every evaluation; without it, it is the user's.
 MARK = "<!-- Written by register-finetuning; remove this line to keep your own changes. -->"
+POOLED = {"cls": "the first token", "mean": "the mean of all tokens", "last": "the last token"}
 # In the examples of its use.
 TEXT = "The minister said on Friday that ..."
 CARD_METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
@@ -125,14 +128,14 @@ def _use(layout: RunLayout, options: dict[str, Any]) -> list[str]:
     """Return how to use a model, and what must be known where transformers alone would load it as another."""
     config = read_json(layout.model / "config.json") or {}
     temperature = config.get(TEMPERATURE) or 1
-    pools_otherwise = options.get("pooling") == "mean" and config.get("model_type") != "modernbert"
+    pools_otherwise = not is_stock(SimpleNamespace(**config)) if config else False
     own = f"With register-finetuning:\n\n```bash\npython predict.py --model MODEL --text {json.dumps(TEXT)}\n```"
     if pools_otherwise:
         return [
             "## Use",
             own,
-            "Its head reads the mean of all tokens (`classifier_pooling` in config.json). transformers' own class "
-            "would give it the first token, and with it other predictions: load the model with `load_classifier` of "
+            f"Its head reads {POOLED[options['pooling']]} (`classifier_pooling` in config.json). transformers' own "
+            "class would give it another, and with it other predictions: load the model with `load_classifier` of "
             "`utils.models.loading`, from register-finetuning.",
         ]
     if options.get("lora_targets") and not options.get("merge_adapter"):

@@ -28,6 +28,7 @@ from utils.errors import UserError
 from utils.evaluation.thresholds import Metric, ThresholdChoice
 from utils.models.adapters import AdapterOptions
 from utils.models.options import CacheOptions, InferenceOptions
+from utils.models.pooling import Pooling
 from utils.models.registry import ModelSpec
 from utils.training.options import DEFAULT_BATCH_SIZE, TrainingOptions
 from utils.training.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, OptimizationOptions, study_defaults
@@ -75,10 +76,10 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
         metavar="EPOCHS",
         needs=Need("num_epochs", None, "is for runs without --num_epochs, which says how many"),
     )
-    pooling: Literal["first", "mean"] | None = option(
+    pooling: Pooling | None = option(
         None,
-        "what the classification head reads: the first token, or the mean of all, with which encoders for sentences "
-        "(multilingual E5) were trained; without it the model's own",
+        "what the classification head reads: the first token (cls), the mean of all, with which encoders for sentences "
+        "(multilingual E5) were trained, or the last one; without it the model's own",
     )
     labels: LabelsOption = option(
         "auto",

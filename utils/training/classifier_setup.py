@@ -92,13 +92,13 @@ def prepare(run: Run) -> Prepared:
     folder = resolve_checkpoint(run.spec)
 
     from utils.data.splits import prepare_training_data
-    from utils.data.tokenization import load_tokenizer, separator
+    from utils.data.tokenization import load_tokenizer, separator, with_padding
     from utils.models import device as machine
     from utils.models.loading import choose_max_length, load_config
 
     options = run.options
     machine.keep_freed_memory()
-    tokenizer = load_tokenizer(folder)
+    tokenizer = with_padding(load_tokenizer(folder))
     max_length = choose_max_length(load_config(folder), run.settings["max_length"])
     reading = Reading(options.long_texts, options.window_stride, options.window_pooling)
     # Texts that are only cut have their special tokens from the tokenizer.
@@ -162,6 +162,9 @@ def make_trainer(run: Run, prepared: Prepared, options: FinetuneOptions, keep_be
         **quantization(options.load_in_4bit),
     )
     check_vocabulary(prepared.tokenizer, model, prepared.folder)
+    if model.config.pad_token_id is None:
+        # By it decoders find the last token of a text.
+        model.config.pad_token_id = prepared.tokenizer.pad_token_id
     if arguments.device.type == "cpu":
         use_cpu_dropout(model)
     if options.freeze_encoder:

@@ -4,10 +4,13 @@
     python finetune.py --model_name xlmr --train_langs en-fr --balanced --num_epochs 5 --subfolder balanced
     python finetune.py --model_name xlmr --train_langs en-fr --do_optimize --optimize_kwargs.n_trials 20
     python finetune.py --model_name xlmr --task sentiment --train_langs russian-polish
+    python finetune.py --model_name tfidf --train_langs en-fr
+    python finetune.py --model_name xlmr-probe --train_langs en-fr
     torchrun --nproc-per-node=2 finetune.py --model_name xlmr --train_langs en-fr
 
 The trained model goes to models/[SUBFOLDER/]MODEL-LANGS, its metrics to outputs/[SUBFOLDER/]MODEL-LANGS.
-Stopped by a signal or killed, the same command goes on where it was.
+Stopped by a signal or killed, the same command goes on where it was. The models tfidf and MODEL-probe are baselines,
+fitted in seconds and evaluated at once.
 """
 
 import contextlib
@@ -26,6 +29,7 @@ from utils.runs.files import check_writable, now, timestamp, write_json
 from utils.runs.layout import RunLayout, split_langs
 from utils.runs.resume import check_restarts, clear_results, may_run, only_run, recorded
 from utils.runs.stop import COMPLETE
+from utils.training.baseline import is_baseline, probed_model, train_baseline
 from utils.training.classifier_options import (
     FREE_OPTIONS,
     FinetuneOptions,
@@ -38,6 +42,7 @@ from utils.training.classifier_setup import (
     Prepared,
     Run,
     count_registers,
+    describe_data,
     describe_end,
     describe_start,
     make_labelling,
@@ -51,6 +56,10 @@ from utils.training.options import prepare_tracker
 def main() -> int:
     """Run the script; returns its exit status."""
     options = parse_options(FinetuneOptions, __doc__)
+    if is_baseline(options.model_name, load_registry(options.model_registry)):
+        if is_main_process():
+            print(fit_baseline(options))
+        return 0
     run = plan(options)
     if options.do_optimize:
         search(run)
@@ -76,9 +85,7 @@ def plan(options: FinetuneOptions) -> Run:
     texts = open_texts(options, langs).with_labels(options.labels, langs)
     check_label_options(options, texts.multilabel)
     labelling = make_labelling(texts, langs)
-    data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": labelling.names}
-    if texts.multilabel:
-        data |= {"labels": "multi", "subregisters": texts.subregisters}
+    data = describe_data(texts, langs, labelling)
     prepare_tracker(options.report_to, layout.outputs)
     check_adapter_options(options)
     check_writable(layout.outputs, layout.model)
@@ -88,6 +95,20 @@ def plan(options: FinetuneOptions) -> Run:
     run = Run(options, settings, layout, spec, texts, data, labelling, langs)
     run.points.check()
     return run
+
+
+def fit_baseline(options: FinetuneOptions) -> str:
+    """Fit one of scikit-learn's models instead, and evaluate it; returns the summary for the user."""
+    probed = probed_model(options.model_name)
+    spec = find_model(probed, options.model_registry) if probed else None
+    layout = RunLayout(
+        options.model_name, options.train_langs, options.subfolder, options.output_dir, options.models_dir
+    )
+    langs = split_langs(options.train_langs)
+    texts = open_texts(options, langs).with_labels(options.labels, langs)
+    check_writable(layout.outputs)
+    with only_run(layout):
+        return train_baseline(layout, options, texts, options.force, spec)
 
 
 def train(run: Run) -> None:

@@ -32,6 +32,15 @@ def complete(login, name="tiny-en", **changes):
 
 
 @pytest.mark.slow
+def test_baselines_are_submitted_beside_the_models(login):
+    output = login.submit("train", "--langs", "en", "--baselines", "--dry_run")
+    assert "3 to submit" in output
+    assert "tiny-en tfidf-en tiny-probe-en\n" in output
+    # Named among the models, they are not doubled, and have no probes themselves.
+    output = login.submit("train", "--langs", "en", "--models", "tfidf tiny", "--baselines", "--dry_run")
+    assert "3 to submit" in output
+
+
 def test_a_dry_run_prints_the_commands_and_writes_nothing(login):
     output = login.submit("train", "--langs", "en fr", "--options", "--num_epochs 2", "--dry_run", "--", "--time=8")
     names, command, counts = output.splitlines()

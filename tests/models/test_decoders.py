@@ -81,4 +81,4 @@ def test_pooling_of_a_decoder(decoders, invoke):
 def test_the_registry_of_decoders():
     registry = load_registry(str(PROJECT / "config/models-llm.json"))
     assert {"qwen3-0.6b", "gemma3-1b"} <= set(registry)
-    assert all("/" in (entry if isinstance(entry, str) else entry["checkpoint"]) for entry in registry.values())
+    assert all("/" in spec.checkpoint for spec in registry.values())

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from utils.figures.style import LINE_COLORS, new_figure
-from utils.training.baseline import BASELINE
+from utils.training.baseline import TFIDF
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> "Figure":
         error = [[value - low], [high - value]]
         place = _beside(row, rows)
         axes.errorbar(place, value, yerr=error, fmt=marker, color=color, capsize=3, markersize=6)
-        if row["model"] == BASELINE:
+        if row["model"] == TFIDF:
             axes.axhline(value, color=color, linewidth=0.8, linestyle="--", zorder=0)
     # Models that are not trained at all have a place too.
     axes.set_xscale("symlog", linthresh=1000)

@@ -9,6 +9,7 @@ from utils.evaluation.results import RunResults
 from utils.evaluation.selection import MatrixGrid
 from utils.figures.names import NO_NAMES, Names
 from utils.figures.style import SCREEN, PanelGrid, Style, heat_map, hide_shared_labels, room_for, set_title
+from utils.training.baseline import is_baseline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,16 +40,16 @@ def train_vs_eval_figure(
     rotation, below = room_for(columns, inner[0] / len(columns), style)
     left = 0.25 + 2 * style.line + style.character * max(map(len, rows))
     margins = (left, 0.35 / 9 * style.font, 0.24 if style.shares_labels else 0.5, below + 3 * style.line)
+    places, per_row = arrange(grid, style)
     panels = PanelGrid(
-        len(grid.models) * len(grid.metrics),
+        max(places) + 1,
         style,
         inner,
         margins,
-        len(grid.models),
+        per_row,
         title="" if style.shares_labels else "training against evaluation language",
     )
-    for index in range(panels.count):
-        metric, model = grid.metrics[index // len(grid.models)], grid.models[index % len(grid.models)]
+    for index, (metric, model) in places.items():
         axes = panels.axes(index)
         values, texts = np.full((len(rows), len(columns)), np.nan), np.full((len(rows), len(columns)), "", dtype="U16")
         for row, train in enumerate(grid.rows):
@@ -66,6 +67,21 @@ def train_vs_eval_figure(
         set_title(axes, f"{model}: {metric_title(metric)}", style)
         hide_shared_labels(axes, *panels.is_labelled(index))
     return panels.figure
+
+
+def arrange(grid: MatrixGrid, style: Style) -> tuple[dict[int, tuple[str, str]], int]:
+    """Return metric and model of each panel by its place, and how many panels stand side by side.
+
+    A row for each metric; baselines have rows of their own below those of the models.
+    """
+    baselines = [model for model in grid.models if is_baseline(model)]
+    models = [model for model in grid.models if model not in baselines]
+    per_row = max(len(models), len(baselines))
+    rows = [[(metric, x) for x in several] for several in (models, baselines) if several for metric in grid.metrics]
+    if style.shares_labels:
+        return dict(enumerate(panel for row in rows for panel in row)), per_row
+    places = {per_row * index + place: panel for index, row in enumerate(rows) for place, panel in enumerate(row)}
+    return places, per_row
 
 
 def cell_text(result: dict[str, Any], metric: str, style: Style) -> str:

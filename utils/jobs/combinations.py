@@ -22,6 +22,7 @@ from utils.runs.layout import RunLayout, check_lang, split_langs
 from utils.runs.record import differences
 from utils.runs.resume import is_trained
 from utils.runs.shapes import read_record
+from utils.training.baseline import PROBE, TFIDF, baseline_options, is_baseline, probed_model
 from utils.training.classifier_options import (
     FREE_OPTIONS,
     EvaluateOptions,
@@ -158,7 +159,8 @@ class Planner:
         specs = {}
         for model in models:
             name = typed_name(model, self.script.model_type, self.registry)
-            specs[name] = find_model(name, str(self.registry_file))
+            specs[name] = self.find_spec(name)
+        specs |= {name: self.find_spec(name) for name in self.baselines(list(specs))}
         for name, spec in specs.items():
             for langs in self.all_langs(name) if options.langs == ALL else options.langs.split():
                 self.check_langs(langs)
@@ -169,6 +171,18 @@ class Planner:
                 f"nothing to do: no languages in {self.texts.name}, or no trained models in {self.results_dir}"
             )
         return list(found.values())
+
+    def find_spec(self, name: str) -> ModelSpec:
+        """Return a model of the registry, or what stands in for it with a baseline."""
+        if not is_baseline(name, self.registry):
+            return find_model(name, str(self.registry_file))
+        probed = probed_model(name)
+        spec = find_model(probed, str(self.registry_file)) if probed else ModelSpec(name, name)
+        return replace(spec, name=name)
+
+    def baselines(self, models: list[str]) -> list[str]:
+        """Return the baselines that are wanted beside these models; none in evaluation."""
+        return []
 
     def read_queue(self) -> None:
         """Ask Slurm which tasks are in the queue, and find what they do."""
@@ -247,6 +261,12 @@ class TrainPlanner(Planner):
             raise UserError(f"cannot read {options.accelerate_config}")
         super().__init__(options)
 
+    def baselines(self, models: list[str]) -> list[str]:
+        """Return the baselines of --baselines."""
+        if not self.options.baselines:
+            return []
+        return [TFIDF, *(f"{model}{PROBE}" for model in models if not is_baseline(model, self.registry))]
+
     def all_langs(self, model: str) -> list[str]:
         """Return each language by itself."""
         return self.texts.languages("train")
@@ -282,9 +302,10 @@ class TrainPlanner(Planner):
         The number of processes is known in the job alone.
         """
         options = replace(self.script, model_name=combination.layout.model_name, train_langs=combination.langs)
-        return differences(
-            record or {}, resolve_settings(options, combination.spec), None, FREE_OPTIONS | {"num_processes"}
-        )
+        settings = resolve_settings(options, combination.spec)
+        if is_baseline(combination.layout.model_name, self.registry):
+            settings = {name: settings[name] for name in baseline_options(options)}
+        return differences(record or {}, settings, None, FREE_OPTIONS | {"num_processes"})
 
     def more_arguments(self, combination: Combination) -> list[str]:
         """Return where texts and models are."""
@@ -329,7 +350,8 @@ class EvalPlanner(Planner):
         found = []
         for name in dict.fromkeys([*self.training, *runs]):
             # xlmr-large-en is of the model xlmr-large, not of xlmr.
-            owners = [known for known in {*self.registry, model} if name.startswith(f"{known}-")]
+            known = {*self.registry, *(f"{other}{PROBE}" for other in self.registry), model}
+            owners = [other for other in known if name.startswith(f"{other}-")]
             if name.startswith(f"{model}-") and max(owners, key=len) == model:
                 found.append(name.removeprefix(f"{model}-"))
         return found

@@ -39,6 +39,9 @@ class TrainJobOptions(CombinationOptions):
     langs: str = option(
         ALL, "languages and mixes (en-fr), or all: each language by itself", group=MODEL, metavar="LANGS"
     )
+    baselines: bool = option(
+        False, "also the baselines: tfidf, and the linear probe MODEL-probe of each model", group=MODEL
+    )
     after: str = option("", "begin when these jobs have ended well", group=SLURM, metavar="JOB")
     accelerate_config: str = option(
         "",

@@ -125,13 +125,16 @@ def build_classifier(
     return _load(AutoModelForSequenceClassification, folder, new_head=True, **settings)
 
 
-def _load(auto_class: Any, folder: Path, new_head: bool = False, **kwargs: Any) -> "PreTrainedModel":
+def _load(
+    auto_class: Any, folder: Path, new_head: bool = False, parts_may_lack: tuple[str, ...] = (), **kwargs: Any
+) -> "PreTrainedModel":
     """Load a model from a local folder, in float32 unless asked otherwise, with all of its weights.
 
     Args:
         auto_class: that finds the model's class.
         folder: local checkpoint folder.
         new_head: whether the weights of a classifier's head may be missing; they are drawn at random.
+        parts_may_lack: other parts whose weights may be missing, because nobody reads what they give.
         kwargs: as for `from_pretrained`.
 
     Raises:
@@ -147,7 +150,7 @@ def _load(auto_class: Any, folder: Path, new_head: bool = False, **kwargs: Any) 
     if auto_class is AutoModelForSequenceClassification:
         apply_pooling(model)
     absent = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
-    head = head_modules(model) if new_head else []
+    head = [*(head_modules(model) if new_head else []), *parts_may_lack]
     lacking = sorted(name for name in absent if not any(part in head for part in name.split(".")))
     if lacking:
         more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
@@ -183,6 +186,13 @@ def load_classifier(folder: Path, device: "torch.device") -> "PreTrainedModel":
         if in_4bit:
             return attach_adapter(model, folder).eval()
         return merge_adapter(model, folder).to(device).eval()
+
+
+def load_encoder(folder: Path) -> "PreTrainedModel":
+    """Load a pretrained model without any head from a local folder, in float32."""
+    from transformers import AutoModel
+
+    return _load(AutoModel, folder, parts_may_lack=("pooler",))
 
 
 def classifier_labels(model: "PreTrainedModel") -> list[str]:

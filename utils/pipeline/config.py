@@ -29,7 +29,7 @@ from utils.jobs.experiments import check_config
 from utils.models.adapters import TARGETS
 from utils.models.registry import find_model
 from utils.runs.layout import RunLayout
-from utils.training.baseline import BASELINE, baseline_names
+from utils.training.baseline import TFIDF, baseline_names
 from utils.training.classifier_options import FinetuneOptions
 
 TASK, LANGUAGE, DATASET = "ag_news", "english", "ag_news"
@@ -98,7 +98,7 @@ class Subtask:
     @property
     def is_baseline(self) -> bool:
         """Whether it is TF-IDF and a linear model, and no neural network."""
-        return self.settings["model_name"] == BASELINE
+        return self.settings["model_name"] == TFIDF
 
     @property
     def layout(self) -> RunLayout:
@@ -166,17 +166,17 @@ class PipelineFile:
 
     def _check_special(self, where: tuple[str, ...], own: dict[str, Any], settings: dict[str, Any]) -> None:
         """Refuse what a subtask says itself and what would be ignored."""
-        if settings.get("model_name") == BASELINE:
+        if settings.get("model_name") == TFIDF:
             followed = [name for name in HYPERPARAMETERS if name in (*baseline_names(), "seed")]
             for key in own.get("training_args", {}):
                 if ALIASES.get(key, key) not in followed:
                     raise self._error(
                         (*where, "training_args", key),
-                        f"{BASELINE} has no {key}; of training_args it follows {', '.join(followed)}",
+                        f"{TFIDF} has no {key}; of training_args it follows {', '.join(followed)}",
                     )
             for key in ("lora", "pretrained", "keep_checkpoints"):
                 if own.get(key):
-                    raise self._error((*where, key), f"{BASELINE} has no {key}")
+                    raise self._error((*where, key), f"{TFIDF} has no {key}")
 
     def _subtask(self, name: str, task: str, where: tuple[str, ...], settings: dict[str, Any]) -> None:
         if any(name == other.name for other in self.subtasks):

@@ -115,9 +115,16 @@ def may_run(
     return force or not complete
 
 
+# What run.json says under `kind` of a run that keeps no model.
+BASELINE = "baseline"
+
+
 def is_trained(record: dict[str, Any] | None, layout: RunLayout) -> bool:
     """Return whether a recorded training is complete and its model is there."""
-    return record is not None and record.get("status") == "complete" and (layout.model / "config.json").is_file()
+    if record is None or record.get("status") != "complete":
+        return False
+    # Of baselines no model is kept.
+    return record.get("kind") == BASELINE or (layout.model / "config.json").is_file()
 
 
 @contextlib.contextmanager

@@ -1,10 +1,15 @@
-"""A classical baseline for classifiers: TF-IDF of words and pairs of words, and a logistic regression, by scikit-learn.
+"""Baselines of classifiers, fitted by scikit-learn in seconds: two linear models, of words and of a frozen encoder.
 
-It trains on the same texts as finetune.py would with the same options, validates on the same, and leaves the same
-files, so that tables and figures hold it beside the other models. Its name is `tfidf`.
+`tfidf` weighs words and pairs of words by TF-IDF; `MODEL-probe` is a linear probe on the mean of the hidden states of
+a registered model whose weights stay as they are (Alain & Bengio 2016, arXiv:1610.01644). They train on the same texts
+as finetune.py would with the same options, validate on the same, and leave the same files, so that tables and figures
+hold them beside the other models. Since they are evaluated at once, no model is kept.
 """
 
 import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +17,32 @@ import numpy as np
 from utils.cli.options import DATA, HYPERPARAMETER, IDENTITY, options_by_role
 from utils.data.source import TextSource
 from utils.data.splits import mix_languages, split_rows
-from utils.evaluation.labelling import OneLabel
+from utils.evaluation.labelling import Labelling, OneLabel, fit_thresholds
 from utils.evaluation.results import write_evaluation
+from utils.models.registry import ModelSpec
 from utils.runs.files import now, write_json
 from utils.runs.layout import RunLayout, split_langs
 from utils.runs.record import RunRecord
+from utils.runs.resume import BASELINE
 from utils.runs.shapes import read_record
 from utils.training.classifier_options import FinetuneOptions
+from utils.training.classifier_setup import describe_data, make_labelling
 
-BASELINE = "tfidf"
+TFIDF, PROBE = "tfidf", "-probe"
 # Inverse strengths of the penalty; the best on the validation texts is kept.
-STRENGTHS = (1.0, 10.0, 100.0)
+STRENGTHS = {TFIDF: (1.0, 10.0, 100.0), PROBE: (0.001, 0.01, 0.1, 1.0)}
+# Numbers that describe texts: of the texts of a language, those of a split in a matrix, shape [texts, features].
+Features = Callable[[list[str]], Any]
+
+
+def is_baseline(model_name: str, known: Collection[str] = ()) -> bool:
+    """Return whether a name is that of a baseline and not of a model of the registry."""
+    return model_name not in known and (model_name == TFIDF or model_name.endswith(PROBE))
+
+
+def probed_model(model_name: str) -> str | None:
+    """Return the model that a probe reads; None of other baselines."""
+    return model_name.removesuffix(PROBE) if model_name.endswith(PROBE) else None
 
 
 def is_trained(layout: RunLayout, options: dict[str, Any], data: dict[str, Any]) -> bool:
@@ -32,7 +52,7 @@ def is_trained(layout: RunLayout, options: dict[str, Any], data: dict[str, Any])
 
 
 def baseline_options(options: FinetuneOptions) -> dict[str, Any]:
-    """Return the options of finetune.py that the baseline follows: those of the texts, and the seed."""
+    """Return the options of finetune.py that the baselines follow: those of the texts, and the seed."""
     return {name: getattr(options, name) for name in ("train_langs", *baseline_names(), "seed")}
 
 
@@ -41,78 +61,118 @@ def baseline_names() -> list[str]:
     return options_by_role(FinetuneOptions, IDENTITY, HYPERPARAMETER, groups=(DATA,))
 
 
-def train_baseline(layout: RunLayout, options: FinetuneOptions, texts: TextSource, force: bool = False) -> str:
-    """Train the baseline and evaluate it on the languages that it is trained on; returns a line for the user.
+@dataclass
+class Fitted:
+    """A linear model on the features of texts, and what it gives."""
+
+    features: Features
+    model: Any
+    labelling: Labelling
+    num_weights: int
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        """Return the probabilities of all labels, also of those that were not trained on, shape [texts, labels]."""
+        found = self.model.predict_proba(self.features(texts))
+        if self.labelling.multilabel:
+            return found
+        probabilities = np.zeros((len(texts), len(self.labelling.names)))
+        probabilities[:, self.model.classes_] = found
+        return probabilities
+
+    def metrics(self, texts: list[str], labels: np.ndarray) -> dict[str, float]:
+        """Return the metrics on texts, and the loss."""
+        probabilities = np.clip(self.probabilities(texts), 1e-12, 1 - 1e-12)
+        logits = np.log(probabilities)
+        if self.labelling.multilabel:
+            logits = logits - np.log1p(-probabilities)
+        found = self.labelling.score(labels, self.labelling.decide(probabilities))
+        return found | {"loss": self.labelling.loss(logits, labels)}
+
+
+def train_baseline(
+    layout: RunLayout,
+    options: FinetuneOptions,
+    texts: TextSource,
+    force: bool = False,
+    spec: ModelSpec | None = None,
+) -> str:
+    """Train a baseline and evaluate it; returns a line for the user.
+
+    On all languages of a corpus with test texts; of a task, on those that it is trained on.
 
     Args:
-        layout: where its files go.
+        layout: where its files go; its model's name says which baseline it is.
         options: of finetune.py, see `baseline_options`.
         texts: what to train on.
         force: also if it is there already.
+        spec: the model that a probe reads.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     langs = split_langs(options.train_langs)
-    labelling = OneLabel(texts.label_names(langs))
-    registers = labelling.names
-    data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": registers}
-    chosen = baseline_options(options)
+    labelling = make_labelling(texts, langs)
+    data = describe_data(texts, langs, labelling)
+    chosen = baseline_options(options) | ({"checkpoint": spec.checkpoint, "revision": spec.revision} if spec else {})
     if not force and is_trained(layout, chosen, data):
         return f"{layout.name} is already complete; --force trains it again"
     record = RunRecord(layout.run_json, chosen, data)
-    record.write("running")
+    record.write("running", kind=BASELINE)
     (train, train_labels), (validation, validation_labels) = _split(texts, langs, options)
     started = time.monotonic()
+    features = _embedding(spec, options) if spec else _tfidf(train)
     candidates = []
-    for strength in STRENGTHS:
-        model = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
-            LogisticRegression(C=strength, max_iter=1000, random_state=options.seed),
-        )
-        model.fit(train, train_labels)
-        metrics = _metrics(model, validation, validation_labels, labelling)
-        candidates.append((model, metrics, strength))
+    for strength in STRENGTHS[PROBE if spec else TFIDF]:
+        fitted = _fit(features, train, train_labels, labelling, strength, options.seed)
+        candidates.append((fitted, fitted.metrics(validation, validation_labels), strength))
     # The first of the best.
-    model, metrics, strength = max(candidates, key=lambda candidate: candidate[1]["macro_f1"])
+    fitted, metrics, strength = max(candidates, key=lambda candidate: candidate[1]["macro_f1"])
     seconds = time.monotonic() - started
+    if not isinstance(labelling, OneLabel):
+        choice, metric = options.threshold or "global", options.threshold_metric or "micro_f1"
+        found = fitted.probabilities(validation)
+        fitted.labelling = fit_thresholds(labelling, validation_labels, found, choice, metric)
     warning = labelling.warning(validation_labels, metrics, "validation")
-    weights = model[-1].coef_.size + model[-1].intercept_.size
     epoch = {"epoch": 1, "loss": None, "learning_rate": None, "seconds": round(seconds, 3), "validation": metrics}
     report = {
         "epochs": [epoch],
         "best_epoch": 1,
         **({"warning": warning} if warning else {}),
         "num_train_texts": len(train),
-        "num_parameters": weights,
-        "num_trainable_parameters": weights,
+        "num_parameters": fitted.num_weights,
+        "num_trainable_parameters": fitted.num_weights,
         "seconds": round(seconds, 3),
-        "texts_per_second": len(train) * len(STRENGTHS) / seconds,
+        "texts_per_second": len(train) * len(candidates) / seconds,
         "peak_memory_bytes": None,
         "strength": strength,
-        "train": _metrics(model, train, train_labels, labelling),
+        "train": fitted.metrics(train, train_labels),
     }
     write_json(layout.train_json, report)
-    for lang in langs:
-        loaded = texts.load("test", lang, " ")
-        started = time.monotonic()
-        probabilities = _probabilities(model, loaded["text"][:], len(registers))
-        write_evaluation(
-            layout,
-            lang,
-            np.asarray(loaded["label"][:]),
-            probabilities,
-            labelling=labelling,
-            seconds=time.monotonic() - started,
-            seed=options.seed,
-            task=options.task,
-            data=texts.provenance("test", [lang])[0],
-            computed={"number_format": "fp64", "device": "cpu"},
-        )
-    record.write("complete", ended=now())
+    for lang in langs if options.task else texts.languages("test"):
+        _evaluate(layout, fitted, texts, lang, options)
+    counts = [dict(zip(labelling.names, labelling.count(x).tolist(), strict=True))
+              for x in (train_labels, validation_labels)]  # fmt: skip
+    record.write("complete", ended=now(), train_registers=counts[0], validation_registers=counts[1])
     said = f"{warning}\n" if warning else ""
-    return f"{said}{layout.name}: validation macro F1 {metrics['macro_f1']:.3f} with C = {strength:g}; {seconds:.0f} s"
+    return (
+        f"{said}{layout.name}: validation macro F1 {metrics['macro_f1']:.3f} with C = {strength:g}; {seconds:.0f} s\n"
+        f"metrics  {layout.outputs / 'eval'}"
+    )
+
+
+def _evaluate(layout: RunLayout, fitted: Fitted, texts: TextSource, lang: str, options: FinetuneOptions) -> None:
+    loaded = texts.load("test", lang, " ")
+    started = time.monotonic()
+    probabilities = fitted.probabilities(loaded["text"][:])
+    write_evaluation(
+        layout,
+        lang,
+        np.asarray(loaded["label"][:]),
+        probabilities,
+        labelling=fitted.labelling,
+        seconds=time.monotonic() - started,
+        seed=options.seed,
+        task=options.task,
+        data=texts.provenance("test", [lang])[0],
+        computed={"number_format": "fp64", "device": "cpu"},
+    )
 
 
 def _split(texts: TextSource, langs: list[str], options: FinetuneOptions) -> Any:
@@ -127,14 +187,62 @@ def _split(texts: TextSource, langs: list[str], options: FinetuneOptions) -> Any
     return [([words[row] for row in part], labels[part]) for part in parts]
 
 
-def _probabilities(model: Any, texts: list[str], num_labels: int) -> np.ndarray:
-    """Return the probabilities of all labels, also of those that were not trained on."""
-    probabilities = np.zeros((len(texts), num_labels))
-    probabilities[:, model[-1].classes_] = model.predict_proba(texts)
-    return probabilities
+def _fit(
+    features: Features, texts: list[str], labels: np.ndarray, labelling: Labelling, strength: float, seed: int
+) -> Fitted:
+    import warnings
+
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+
+    model: Any = LogisticRegression(C=strength, max_iter=1000, random_state=seed)
+    with warnings.catch_warnings():
+        # That no text has a label, or that all have it.
+        warnings.simplefilter("ignore")
+        if labelling.multilabel:
+            model = OneVsRestClassifier(model).fit(features(texts), labels)
+            weights = sum(x.coef_.size + x.intercept_.size for x in model.estimators_ if hasattr(x, "coef_"))
+        else:
+            model = model.fit(features(texts), labels)
+            weights = model.coef_.size + model.intercept_.size
+    return Fitted(features, model, labelling, int(weights))
 
 
-def _metrics(model: Any, texts: list[str], labels: np.ndarray, labelling: OneLabel) -> dict[str, float]:
-    probabilities = _probabilities(model, texts, len(labelling.names))
-    metrics = labelling.score(labels, labelling.decide(probabilities))
-    return metrics | {"loss": labelling.loss(np.log(np.maximum(probabilities, 1e-12)), labels)}
+def _tfidf(train: list[str]) -> Features:
+    """Return what weighs the words of texts, as frequent as in these."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2).fit(train)
+    return _remembered(vectorizer.transform)
+
+
+def _embedding(spec: ModelSpec, options: FinetuneOptions) -> Features:
+    """Return what makes a frozen encoder's mean hidden states of texts, each number scaled by those of the first."""
+    from sklearn.preprocessing import StandardScaler
+
+    from utils.evaluation.embeddings import Embedder
+
+    embedder = Embedder(spec, options.max_length or spec.max_length, options.precision, Path(options.cache_dir))
+    scaler = StandardScaler()
+
+    def scaled(texts: list[str]) -> np.ndarray:
+        found = embedder.embed(texts, options.eval_token_budget)
+        if not hasattr(scaler, "scale_"):
+            # The training texts come first.
+            scaler.fit(found)
+        return scaler.transform(found)
+
+    return _remembered(scaled)
+
+
+def _remembered(make: Features) -> Features:
+    """Return a function that makes the features of the same texts once."""
+    found: dict[int, Any] = {}
+
+    def features(texts: list[str]) -> Any:
+        key = hash(tuple(texts))
+        if key not in found:
+            found[key] = make(texts)
+        return found[key]
+
+    return features

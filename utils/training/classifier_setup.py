@@ -74,6 +74,12 @@ def make_labelling(texts: TextSource, langs: list[str]) -> Labelling:
     return LabelSets(names, texts.subregisters) if texts.multilabel else OneLabel(names)
 
 
+def describe_data(texts: TextSource, langs: list[str], labelling: Labelling) -> dict[str, Any]:
+    """Return what run.json says of the training texts of these languages."""
+    data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": labelling.names}
+    return data | ({"labels": "multi", "subregisters": texts.subregisters} if texts.multilabel else {})
+
+
 @dataclass
 class Prepared:
     """What a training begins with, and the trials of a study share."""

@@ -39,7 +39,8 @@ def test_bf16_weights_give_what_autocast_gives(model):
     torch.testing.assert_close(logits(converted, "bf16"), logits(model, "bf16"), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("largest", [63, 127])
+# 127 on a processor that computes it right, and 63 on all.
+@pytest.mark.parametrize("largest", sorted({63, weights.LARGEST_WEIGHT}))
 @pytest.mark.parametrize("bias", [True, False])
 def test_large_inputs_of_one_token_do_not_drown_the_others(largest, bias, monkeypatch):
     monkeypatch.setattr(weights, "LARGEST_WEIGHT", largest)

@@ -106,7 +106,7 @@ def test_trials_of_other_seeds_or_data_are_another_study():
 NEEDED = {
     **{field.name: {"lora_targets": ["query"]} for field in dataclasses.fields(AdapterOptions)},
     "mix_exponent": {"mix": "temperature"},
-    **dict.fromkeys(("window_stride", "window_pooling"), {"long_texts": "windows"}),
+    **{key: {"long_texts": "windows"} for key in ("window_stride", "window_pooling")},
 }
 
 

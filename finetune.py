@@ -106,6 +106,9 @@ def fit_baseline(options: FinetuneOptions) -> str:
     )
     langs = split_langs(options.train_langs)
     texts = open_texts(options, langs).with_labels(options.labels, langs)
+    check_label_options(options, texts.multilabel)
+    if spec is None and options.long_texts != "cut":
+        raise UserError(f"--long_texts {options.long_texts}: {options.model_name} reads all of every text")
     check_writable(layout.outputs)
     with only_run(layout):
         return train_baseline(layout, options, texts, options.force, spec)

@@ -199,6 +199,7 @@ def test_a_training_on_windows_that_is_stopped_goes_on_with_the_same_ones(read, 
     weights = [load_file(tmp_path / f"models/{name}/tiny-en/model.safetensors") for name in ("one", "two")]
     assert all(np.array_equal(value, weights[1][name]) for name, value in weights[0].items())
     assert load_tokenizer(tmp_path / "models/one/tiny-en").model_max_length == 24
+    assert "It reads long texts in windows" in (tmp_path / "models/one/tiny-en/README.md").read_text()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of Linux processes")

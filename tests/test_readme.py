@@ -114,7 +114,13 @@ def signature(section):
         "spans": sorted({" ".join(span.split()) for span in spans}),
         "rows of tables": len(re.findall(r"(?m)^\|", section)),
         "items": len(re.findall(r"(?m)^- ", section)),
-        "links": re.findall(r"\]\((http[^)]+|[^#][^)]*)\)", section),
+        # A page may have a translation, with headings of its own.
+        "links": [
+            re.sub(r"\.fr\.md|(?<=\.md)#.*", lambda found: ".md" if found[0] == ".fr.md" else "", link)
+            if link.startswith("docs/label-sets")
+            else link
+            for link in re.findall(r"\]\((http[^)]+|[^#][^)]*)\)", section)
+        ],
         "links within": len(re.findall(r"\]\(#", section)),
         "numbers": sorted(
             re.findall(

@@ -8,8 +8,15 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from utils.evaluation.calibration import reliability
-from utils.evaluation.metrics import METRICS, classification_metrics
-from utils.evaluation.significance import PairedTexts, approximate_randomization, holm, mcnemar, paired_bootstrap
+from utils.evaluation.metrics import METRICS, MULTILABEL_METRICS, classification_metrics, multilabel_metrics
+from utils.evaluation.significance import (
+    PairedLabelSets,
+    PairedTexts,
+    approximate_randomization,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+)
 
 
 def two_classifiers(size, seed=1, quality=(0.6, 0.7), num_labels=4):
@@ -175,3 +182,37 @@ def test_the_calibration_error_of_a_calibrated_model():
     # One that is wrong more often than it believes.
     off = reliability(confidences, generator.random(20_000) < confidences - 0.1)
     assert off["expected_calibration_error"] > 3 * off["error_if_calibrated_95"]
+
+
+def two_of_label_sets(size, seed=1, labels=4):
+    generator = np.random.default_rng(seed)
+    true = generator.random((size, labels)) < 0.3
+    return true, *(np.where(generator.random(true.shape) < share, true, ~true) for share in (0.8, 0.85))
+
+
+def test_label_sets_are_compared_as_if_texts_were_drawn():
+    """The cells give what drawing the texts themselves gives."""
+    true, first, second = two_of_label_sets(120)
+    texts = PairedLabelSets(true, first, second)
+    for values, predictions in zip(texts.observed(), (first, second), strict=True):
+        expected = multilabel_metrics(true, predictions)
+        assert values == pytest.approx({name: expected[name] for name in MULTILABEL_METRICS})
+    found = paired_bootstrap(texts, seed=1, resamples=3000)
+    generator = np.random.default_rng(2)
+    drawn = []
+    for _ in range(1500):
+        rows = generator.integers(0, 120, 120)
+        one, other = (multilabel_metrics(true[rows], x[rows])["micro_f1"] for x in (first, second))
+        drawn.append(other - one)
+    assert [found["micro_f1"]["low"], found["micro_f1"]["high"]] == pytest.approx(
+        np.quantile(drawn, [0.025, 0.975]), abs=0.01
+    )
+    right = [(true == x).all(1) for x in (first, second)]
+    assert texts.only_first == (right[0] & ~right[1]).sum() and texts.only_second == (right[1] & ~right[0]).sum()
+    assert set(approximate_randomization(texts, 3, 500)) == set(MULTILABEL_METRICS)
+
+
+def test_label_sets_of_another_shape_are_refused():
+    true, first, _ = two_of_label_sets(10)
+    with pytest.raises(ValueError, match="as many predictions as labels"):
+        PairedLabelSets(true, first, first[:, :3])

@@ -7,8 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
+import finetune
 import post_eval
-from tests.factories import LANGS, REGISTERS, skip, write_results
+from tests.factories import LANGS, REGISTERS, skip, write_label_sets, write_results
 from utils.evaluation.metrics import METRICS
 from utils.runs.files import write_json
 
@@ -333,3 +334,33 @@ def test_a_single_run_without_records(tmp_path, monkeypatch, invoke, page):
     assert status == 0, errors
     for where in ("", "#matrices", "#table", "#model", "#model/no-such-run/xx", "#nowhere", "#seeds"):
         open_report(page, tmp_path / "outputs/report.html", where)
+
+
+def test_a_click_on_a_register_shows_its_subregisters(inputs, invoke, monkeypatch, page):
+    """Of texts with several labels: registers first, what stands under them when asked for, hybrids below."""
+    monkeypatch.setenv("CORPUS_PATH", str(write_label_sets(inputs.folder / "sets")))
+    assert invoke(finetune, "--model_name", "tfidf", "--train_langs", "en")[0] == 0
+    assert invoke(post_eval, "--calibration")[0] == 0
+    open_report(page, inputs.folder / "outputs/report.html", "#model/tfidf-en/fr")
+
+    def rows(table):
+        return page.locator(f"#{table} tbody tr th").all_inner_texts()
+
+    assert rows("confusion") == ["IN (60)", "HI (48)", "OP (36)", "HI+OP (12)", "IN+HI (12)", "IN+OP (12)"]
+    assert column(page, "scores", 1) == ["IN", "HI", "OP"]
+    matrix, scores = page.locator("button.open[data-register=IN]").all()
+    matrix.click()
+    assert rows("confusion")[:4] == ["IN (60)", "dt (12)", "en (12)", "HI (48)"]
+    assert page.locator("#confusion thead th").all_inner_texts() == ["IN", "dt", "en", "HI", "OP", "missed"]
+    assert matrix.get_attribute("aria-expanded") == "true" and scores.get_attribute("aria-expanded") == "false"
+    scores.click()
+    assert column(page, "scores", 1) == ["IN", "dt", "en", "HI", "OP"]
+    matrix.click()
+    assert len(rows("confusion")) == 6
+    page.locator("button", has_text="all").first.click()
+    assert "re (24)" in rows("confusion")
+    cell = page.locator("#confusion tbody tr").nth(0).locator("td").nth(0)
+    assert cell.get_attribute("data-tip").startswith("true Informational, got Informational\n")
+    assert column(page, "calibration", 1) == ["IN", "dt", "en", "HI", "re", "OP"]
+    text = page.locator("main").inner_text()
+    assert "subset accuracy" in text and "Of each label by itself." in text

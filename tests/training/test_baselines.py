@@ -102,6 +102,27 @@ def test_baselines_have_rows_of_their_own_in_every_table_and_figure(inputs, invo
             assert heights[0] == heights[1] > heights[2] == heights[3] > heights[4] == heights[5] > heights[6]
 
 
+def test_a_probe_reads_windows_too(inputs, invoke):
+    """The vector of a long text is the mean of those of its windows."""
+    from utils.data.windows import Reading
+    from utils.evaluation.embeddings import Embedder
+    from utils.models.registry import find_model
+
+    spec = find_model("tiny", str(inputs.registry))
+    text = "the minister said on friday that the border would stay open"
+    cut = Embedder(spec, 12, "fp32", inputs.folder / "cache")
+    windows = Embedder(spec, 12, "fp32", inputs.folder / "cache", Reading("windows", 10))
+    tokens = windows.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert len(tokens) > 20
+    assert not np.allclose(cut.embed([text]), windows.embed([text]))
+    assert windows.embed(["x"]) == pytest.approx(cut.embed(["x"]), abs=1e-6)
+    given = ["--model_name", "tiny-probe", "--train_langs", "en", "--max_length", "32", "--long_texts", "windows"]
+    status, _, errors = invoke(finetune, *given)
+    assert status == 0, errors
+    status, _, errors = invoke(finetune, "--model_name", "tfidf", "--train_langs", "en", "--long_texts", "windows")
+    assert status == 2 and "--long_texts windows: tfidf reads all of every text" in errors
+
+
 def test_a_probe_of_no_model(inputs, invoke):
     status, _, errors = invoke(finetune, "--model_name", "tyni-probe", "--train_langs", "en")
     assert status == 2 and "model 'tyni' is not in" in errors and "known: tiny" in errors

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.training.classifier_losses import MultilabelLoss, positive_weights
+from utils.training.classifier_losses import ClassificationLoss, MultilabelLoss, positive_weights
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.3], [-3.0, 0.5, 0.0], [0.1, 0.2, -0.4], [4.0, -4.0, 1.0]], requires_grad=True)
 LABELS = torch.tensor([[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 0]])
@@ -47,3 +47,19 @@ def test_texts_with_a_label_count_as_much_as_those_without():
     assert weights.tolist() == [3, 1, 1, pytest.approx(1 / 3)]
     for label in (0, 3):
         assert (weights[label] * labels[:, label]).sum() == (1 - labels[:, label]).sum()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_the_focal_loss_of_single_labels(gamma):
+    labels = torch.tensor([0, 2, 1, 0])
+    loss = ClassificationLoss(np.array([1.0, 2.0, 0.5]), focal_gamma=gamma)
+    found = loss(SimpleNamespace(logits=LOGITS), labels).item()
+    shares = LOGITS.detach().double().softmax(1).numpy()[np.arange(4), labels.numpy()]
+    weights = np.array([1.0, 2.0, 0.5])[labels.numpy()]
+    assert found == pytest.approx((-weights * (1 - shares) ** gamma * np.log(shares)).mean(), rel=1e-5)
+
+
+def test_without_focal_gamma_the_loss_of_single_labels_is_that_of_torch():
+    labels = torch.tensor([0, 2, 1, 0])
+    expected = torch.nn.functional.cross_entropy(LOGITS, labels, label_smoothing=0.1)
+    assert ClassificationLoss(None, 0.1)(SimpleNamespace(logits=LOGITS), labels).item() == expected.item()

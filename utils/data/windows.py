@@ -36,6 +36,10 @@ class Frame:
         return np.concatenate([self.before, tokens, self.behind]).astype(np.int32)
 
 
+# Of tokenizers that are not asked, because texts that are only cut have their special tokens from them.
+NO_FRAME = Frame((), ())
+
+
 def find_frame(tokenizer: "PreTrainedTokenizerBase") -> Frame:
     """Return the special tokens that a tokenizer puts around a text.
 

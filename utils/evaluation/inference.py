@@ -11,7 +11,7 @@ from torch import nn
 from utils.cli.progress import progress
 from utils.data.batching import PaddingCollator
 from utils.data.tokenization import encode_whole, load_tokenizer, with_padding
-from utils.data.windows import Frame, Reading, TextPieces, WholeTexts, find_frame, pieces_of
+from utils.data.windows import NO_FRAME, Reading, TextPieces, WholeTexts, find_frame, pieces_of
 from utils.errors import UserError
 from utils.evaluation.labelling import labelling_of
 from utils.models import device as machine
@@ -35,8 +35,6 @@ TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
 DEFAULT_LENGTH = 512
 # A window of a text: its first token, that behind its last, and its logits.
 Segment = tuple[int, int, np.ndarray]
-# Of tokenizers that are not asked, because texts that are cut have their special tokens already.
-NO_FRAME = Frame((), ())
 
 
 def default_token_budget(device: torch.device) -> int:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from utils.errors import UserError
-from utils.models.options import TEMPERATURE, THRESHOLDS
+from utils.models.options import LONG_TEXTS, TEMPERATURE, THRESHOLDS
 from utils.models.pooling import is_stock
 from utils.models.registry import ModelSpec
 from utils.runs.files import locked, read_json, write_text
@@ -148,7 +148,16 @@ def _use(layout: RunLayout, options: dict[str, Any]) -> list[str]:
         f"(`{TEMPERATURE}` in config.json); predict.py does so, the pipeline does not."
     )
     pipeline = f"With transformers:\n\n```python\nfrom transformers import pipeline\n\n{code}\n```"
-    return ["## Use", pipeline, own, *([note] if temperature != 1 else [])]
+    return ["## Use", pipeline, own, *([note] if temperature != 1 else []), *_reading(config)]
+
+
+def _reading(config: dict[str, Any]) -> list[str]:
+    """Return what to know of long texts of which more than the beginning is read."""
+    read = (config.get(LONG_TEXTS) or {}).get("long_texts")
+    if read is None:
+        return []
+    what = "both ends of long texts" if read == "head_tail" else "long texts in windows, whose logits are pooled"
+    return [f"It reads {what} (`{LONG_TEXTS}` in config.json); predict.py does so, the pipeline cuts them."]
 
 
 def language_model_card(

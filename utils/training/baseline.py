@@ -17,6 +17,7 @@ import numpy as np
 from utils.cli.options import DATA, HYPERPARAMETER, IDENTITY, options_by_role
 from utils.data.source import TextSource
 from utils.data.splits import mix_languages, split_rows
+from utils.data.windows import Reading
 from utils.evaluation.labelling import Labelling, OneLabel, fit_thresholds
 from utils.evaluation.results import write_evaluation
 from utils.models.registry import ModelSpec
@@ -222,7 +223,9 @@ def _embedding(spec: ModelSpec, options: FinetuneOptions) -> Features:
 
     from utils.evaluation.embeddings import Embedder
 
-    embedder = Embedder(spec, options.max_length or spec.max_length, options.precision, Path(options.cache_dir))
+    reading = Reading(options.long_texts, options.window_stride, options.window_pooling)
+    length = options.max_length or spec.max_length
+    embedder = Embedder(spec, length, options.precision, Path(options.cache_dir), reading)
     scaler = StandardScaler()
 
     def scaled(texts: list[str]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from utils.cli.options import DATA, HYPERPARAMETER, MODEL, empty_value, options_by_role
 from utils.cli.values import plural
 from utils.data.source import TextSource
-from utils.data.windows import Frame, Reading, find_frame
+from utils.data.windows import NO_FRAME, Frame, Reading, find_frame
 from utils.evaluation.labelling import Labelling, LabelSets, OneLabel
 from utils.evaluation.metrics import metric_title
 from utils.models.adapters import add_adapters, freeze_encoder, quantization
@@ -107,8 +107,7 @@ def prepare(run: Run) -> Prepared:
     tokenizer = with_padding(load_tokenizer(folder))
     max_length = choose_max_length(load_config(folder), run.settings["max_length"])
     reading = Reading(options.long_texts, options.window_stride, options.window_pooling)
-    # Texts that are only cut have their special tokens from the tokenizer.
-    frame = find_frame(tokenizer) if reading.needs_whole_texts else Frame((), ())
+    frame = find_frame(tokenizer) if reading.needs_whole_texts else NO_FRAME
     reading.stride_in(max_length - frame.size)
     data = prepare_training_data(
         {lang: run.texts.load("train", lang, separator(tokenizer)) for lang in run.langs},

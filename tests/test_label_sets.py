@@ -237,6 +237,21 @@ def test_what_labels_a_run_has(sets, invoke, labels, names, multilabel):
     assert read_json(f"outputs/{labels}/tiny-en-fr/eval/en.json")["registers"] == names
 
 
+@pytest.mark.filterwarnings("error:Creating a tensor from a list")
+def test_windows_of_label_sets(sets, invoke):
+    given = [*TRAINED, "--subfolder", "windows"]
+    options = [*FAST, "--num_epochs", "6", "--learning_rate", "5e-3", "--max_length", "14", "--long_texts", "windows"]
+    status, _, errors = invoke(finetune, *given, *options)
+    assert status == 0, errors
+    assert invoke(evaluate, *given, "--eval_lang", "en")[0] == 0
+    result = read_json("outputs/windows/tiny-en-fr/eval/en.json")
+    assert result["labels"] == "multi" and result["reading"]["num_long_texts"] > 50
+    text = "river river river stone stone stone the of and with year river river the of and believe believe believe"
+    _, output, _ = invoke(predict, *given, "--segments", "--format", "json", "--text", text)
+    record = json.loads(output)
+    assert len(record["segments"]) > 2 and all("registers" in segment for segment in record["segments"])
+
+
 def test_what_is_refused(sets, invoke):
     status, _, errors = invoke(finetune, *TRAINED, *FAST, "--labels", "single", "--subfolder", "x")
     path = sets.corpus / "corpus/train/en.tsv"

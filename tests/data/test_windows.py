@@ -14,7 +14,6 @@ from utils.data.windows import (
     TrainingPieces,
     count_unseen,
     find_frame,
-    read_pieces,
     read_spans,
     text_pieces,
 )
@@ -55,16 +54,20 @@ def test_windows_see_every_token(num_tokens, room, data):
 
 def test_pieces_have_the_special_tokens_of_whole_texts(small):
     tokenizer = load_tokenizer(small / "tiny-xlmr")
-    frame = find_frame(tokenizer)
     text = "the minister said on friday that " * 20
     tokens = np.array(tokenizer(text, add_special_tokens=False)["input_ids"])
-    (whole,) = read_pieces(tokens, frame, len(tokens) + 2, "windows", 10)
+
+    def read(max_length, kind):
+        numbers = np.array([len(tokens)])
+        pieces = TextPieces(numbers, lambda row: tokens, find_frame(tokenizer), max_length, Reading(kind, 15))
+        return pieces.input_ids(np.arange(len(pieces.spans)))
+
+    (whole,) = read(len(tokens) + 2, "windows")
     assert whole.tolist() == tokenizer(text)["input_ids"]
-    (cut,) = read_pieces(tokens, frame, 32, "cut", 15)
+    (cut,) = read(32, "cut")
     assert cut.tolist() == tokenizer(text, truncation=True, max_length=32)["input_ids"]
-    pieces = read_pieces(tokens, frame, 32, "windows", 15)
-    assert all(len(piece) == 32 and piece[0] == whole[0] and piece[-1] == whole[-1] for piece in pieces)
-    (ends,) = read_pieces(tokens, frame, 32, "head_tail", 15)
+    assert all(len(piece) == 32 and piece[0] == whole[0] and piece[-1] == whole[-1] for piece in read(32, "windows"))
+    (ends,) = read(32, "head_tail")
     assert len(ends) == 32 and ends[-23:-1].tolist() == tokens[-22:].tolist()
 
 
@@ -75,6 +78,12 @@ def test_a_tokenizer_that_puts_tokens_within_texts():
 
     with pytest.raises(UserError, match="Odd puts special tokens within texts"):
         find_frame(Odd())
+
+
+def read_pieces(tokens, frame, max_length, kind, stride):
+    """The pieces of a text, one after the other."""
+    spans = read_spans(len(tokens), max_length - frame.size, kind, stride)
+    return [frame.around(np.concatenate([tokens[start:stop] for start, stop in piece])) for piece in spans]
 
 
 def pieces_of_texts(tokenizer, tmp_path, texts, reading, max_length=20):

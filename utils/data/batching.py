@@ -158,7 +158,7 @@ class PaddingCollator:
         self.multiple = pad_to_multiple_of
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return input_ids and attention_mask, shape [batch, longest], and labels, shape [batch], if there are any."""
+        """Return input_ids and attention_mask, shape [batch, longest], and labels if there are any."""
         longest = max(len(row["input_ids"]) for row in rows)
         longest = -(-longest // self.multiple) * self.multiple
         input_ids = np.full((len(rows), longest), self.pad_token_id, dtype=np.int64)
@@ -170,8 +170,13 @@ class PaddingCollator:
             mask[i, where] = 1
         batch = {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
         if "label" in rows[0]:
-            batch["labels"] = torch.tensor([row["label"] for row in rows])
+            batch["labels"] = labels_of(rows)
         return batch
+
+
+def labels_of(rows: list[dict[str, Any]]) -> torch.Tensor:
+    """Return the labels of rows, shape [batch]; where texts have any number of them, [batch, labels]."""
+    return torch.from_numpy(np.array([row["label"] for row in rows]))
 
 
 def one_row(batch: dict[str, torch.Tensor], padding_position: int | None) -> dict[str, Any]:
@@ -247,7 +252,7 @@ class StepCollator:
         pieces = self.cut(np.array([len(row["input_ids"]) for row in rows]))
         return {
             "batches": [self.collator([rows[index] for index in piece]) for piece in pieces],
-            "labels": torch.tensor([row["label"] for row in rows]),
+            "labels": labels_of(rows),
         }
 
 

@@ -76,22 +76,6 @@ def read_spans(num_tokens: int, room: int, long_texts: LongTexts, stride: int) -
     return [[(start, start + room)] for start in starts]
 
 
-def read_pieces(
-    tokens: np.ndarray, frame: Frame, max_length: int, long_texts: LongTexts, stride: int
-) -> list[np.ndarray]:
-    """Return the pieces of a text that the model reads, each with special tokens.
-
-    Args:
-        tokens: of the text, without special tokens.
-        frame: its special tokens.
-        max_length: tokens that the model takes.
-        long_texts: what is read of longer texts.
-        stride: of windows.
-    """
-    spans = read_spans(len(tokens), max_length - frame.size, long_texts, stride)
-    return [frame.around(np.concatenate([tokens[start:stop] for start, stop in piece])) for piece in spans]
-
-
 def count_unseen(num_tokens: int, room: int, long_texts: LongTexts) -> int:
     """Return how many tokens of a text the model does not read; see `read_spans`."""
     return 0 if long_texts == "windows" else max(0, num_tokens - room)

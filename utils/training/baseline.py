@@ -53,8 +53,9 @@ def is_trained(layout: RunLayout, options: dict[str, Any], data: dict[str, Any])
 
 
 def baseline_options(options: FinetuneOptions) -> dict[str, Any]:
-    """Return the options of finetune.py that the baselines follow: those of the texts, and the seed."""
-    return {name: getattr(options, name) for name in ("train_langs", *baseline_names(), "seed")}
+    """Return the options of finetune.py that the baselines follow: those of texts and thresholds, and the seed."""
+    names = ("train_langs", *baseline_names(), "threshold", "threshold_metric", "seed")
+    return {name: getattr(options, name) for name in names}
 
 
 def baseline_names() -> list[str]:

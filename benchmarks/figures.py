@@ -18,6 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.evaluation.labelling import OneLabel
 from utils.evaluation.results import write_evaluation
 from utils.runs.files import write_json
 from utils.runs.layout import RunLayout
@@ -55,7 +56,7 @@ def write_results(folder: Path, train_sets: list[str], langs: list[str]) -> None
                     lang,
                     labels,
                     probabilities / 1.2,
-                    registers=REGISTERS,
+                    labelling=OneLabel(REGISTERS),
                     seconds=1.0,
                     seed=1,
                     task=None,

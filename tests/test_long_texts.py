@@ -205,6 +205,13 @@ def test_a_training_on_windows_that_is_stopped_goes_on_with_the_same_ones(read, 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of Linux processes")
 def test_a_text_of_a_million_characters_is_evaluated_in_bounded_memory(read, tmp_path):
     """1,100,000 characters, as the longest of the register corpus has, take little more than as many in short texts."""
+    # In windows of 510 tokens, to be quicker.
+    folder = tmp_path / "models/windows/tiny-en"
+    for file, changed in (
+        ("config.json", {"long_texts": {"long_texts": "windows", "stride": 510, "pooling": "mean"}}),
+        ("tokenizer_config.json", {"model_max_length": 512}),
+    ):
+        (folder / file).write_text(json.dumps(read_json(folder / file) | changed))
     peaks = {}
     for name, rows, repeated in (("short", 1500, 10), ("long", 1, 15_000)):
         corpus = tmp_path / name
@@ -219,4 +226,43 @@ def test_a_text_of_a_million_characters_is_evaluated_in_bounded_memory(read, tmp
         )  # fmt: skip
         peaks[name] = int(run.stdout.rpartition("peak ")[2])
     assert peaks["long"] - peaks["short"] < 200, peaks
-    assert read_json(tmp_path / "outputs/windows/tiny-en/eval/en.json")["reading"]["num_tokens"] > 400_000
+    reading = read_json(tmp_path / "outputs/windows/tiny-en/eval/en.json")["reading"]
+    assert reading["num_tokens"] > 400_000 and reading["window_stride"] == 510
+
+
+def test_more_than_512_tokens_in_packs_and_with_activations_computed_twice(read, invoke):
+    """Of models that take as many: the same weights with --gradient_checkpointing as without."""
+    import torch
+    import transformers
+    from safetensors.numpy import load_file
+
+    source = read.registry.parent / "tiny-xlmr"
+    config = transformers.AutoConfig.from_pretrained(source, max_position_embeddings=1026)
+    torch.manual_seed(0)
+    transformers.XLMRobertaForMaskedLM(config).save_pretrained("large")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    tokenizer.save_pretrained("large")
+    Path("large.json").write_text(json.dumps({"tiny": {"checkpoint": "./large"}}))
+    corpus = read.folder / "texts"
+    shutil.copytree(read.corpus, corpus)
+    for split in ("train", "test"):
+        rows = [
+            f"{list(WORDS)[n % 3]}\t{'the of and year ' * (30 * n)}{WORDS[list(WORDS)[n % 3]]}" for n in range(1, 13)
+        ]
+        (corpus / f"corpus/{split}/en.tsv").write_text("\n".join(rows) + "\n")
+    given = [*TRAINED, *FAST, "--train_langs", "en", "--num_epochs", "1", "--max_length", "1024"]
+    given += ["--corpus_path", str(corpus), "--model_registry", "large.json", "--validation_size", "3"]
+    weights = []
+    for name, more in (("plain", []), ("twice", ["--gradient_checkpointing"])):
+        status, output, errors = invoke(finetune, *given, *more, "--subfolder", name)
+        assert status == 0, errors
+        assert "packed, at most" in output and "cut at 1024 tokens" in output
+        weights.append(load_file(f"models/{name}/tiny-en/model.safetensors"))
+    assert all(np.allclose(value, weights[1][key], atol=1e-6) for key, value in weights[0].items())
+    assert invoke(evaluate, *TRAINED, "--train_langs", "en", "--subfolder", "plain", "--eval_lang", "en",
+                  "--corpus_path", str(corpus))[0] == 0  # fmt: skip
+    reading = read_json("outputs/plain/tiny-en/eval/en.json")["reading"]
+    longest = [len(ids) for ids in tokenizer([row.split("\t")[1] for row in rows])["input_ids"]]
+    assert max(longest) > 1024 and reading["num_long_texts"] == sum(length > 1024 for length in longest)
+    status, _, errors = invoke(finetune, *given, "--max_length", "1025", "--subfolder", "x")
+    assert status == 2 and "--max_length 1025: this model takes at most 1024 tokens" in errors

@@ -10,6 +10,7 @@ import pytest
 import finetune
 import post_eval
 from tests.factories import LANGS, REGISTERS, skip, write_label_sets, write_results
+from utils.evaluation.labelling import OneLabel
 from utils.evaluation.metrics import METRICS
 from utils.runs.files import write_json
 
@@ -253,7 +254,7 @@ def write_predictions(folder, corpus, train_langs, lang, texts, seed=1):
         lang,
         labels,
         generator.dirichlet([1, 1], len(texts)),
-        registers=["NA", "IN"],
+        labelling=OneLabel(["NA", "IN"]),
         seconds=1.0,
         seed=1,
         task=None,

@@ -176,8 +176,9 @@ def test_texts_tokenized_in_parts_have_the_tokens_of_the_whole(small, lm_inputs,
         whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         for characters in (30, 77, 10_000):
             monkeypatch.setattr(tokenization, "CHARACTERS_AT_ONCE", characters)
-            tokens, places = encode_whole(text, tokenizer)
-            assert tokens.tolist() == whole["input_ids"]
+            monkeypatch.setattr(tokenization, "CHARACTERS_TOGETHER", 3 * characters)
+            (_, _), (tokens, places), (nothing, _) = encode_whole(["one", text, ""], tokenizer)
+            assert tokens.tolist() == whole["input_ids"] and not len(nothing)
             assert places.tolist() == [list(pair) for pair in whole["offset_mapping"]]
 
 

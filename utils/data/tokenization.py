@@ -1,5 +1,6 @@
 """Tokenizes texts once per (texts, tokenizer, max_length); all jobs share them, see `utils.data.token_cache`."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -24,8 +25,8 @@ CACHE_VERSION = 3
 # Characters per token to try first; texts that give too few tokens are taken at twice the length.
 CHARACTERS_PER_TOKEN = 8
 BATCH = 1000
-# Of a long text that is tokenized whole.
-CHARACTERS_AT_ONCE = 100_000
+# Of a long text that is tokenized whole, and of all texts that are tokenized at a time.
+CHARACTERS_AT_ONCE, CHARACTERS_TOGETHER = 100_000, 1_000_000
 
 
 def load_tokenizer(folder: Path, **kwargs: Any) -> "PreTrainedTokenizerBase":
@@ -108,7 +109,7 @@ def _tokenize_whole(
 ) -> "datasets.Dataset":
     def make() -> Iterator[tuple[list[np.ndarray], list[int]]]:
         for batch in with_progress(texts(), count, "tokenizing"):
-            input_ids = [encode_whole(text, tokenizer)[0] for text in batch]
+            input_ids = [ids for ids, _ in encode_whole(batch, tokenizer)]
             yield input_ids, [len(ids) for ids in input_ids]
 
     # No text is cut to 0 tokens.
@@ -116,39 +117,65 @@ def _tokenize_whole(
     return cached_rows(cache_dir / f"{key}.arrow", count, {"input_ids": LISTS, "num_tokens": NUMBERS}, make)
 
 
-def encode_whole(text: str, tokenizer: "PreTrainedTokenizerBase") -> tuple[np.ndarray, np.ndarray]:
-    """Tokenize a text of any length, a part after the other where the tokenizer allows it; no special tokens.
+def encode_whole(texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> list[tuple[np.ndarray, np.ndarray]]:
+    """Tokenize texts of any length, a part after the other where the tokenizer allows it; no special tokens.
 
     Args:
-        text: any.
-        tokenizer: if it is a fast one, the second result is not empty.
+        texts: any.
+        tokenizer: if it is a fast one, the second results are not empty.
 
     Returns:
-        The tokens, int32, shape [tokens]; and of each the first character and that behind the last one, shape
-        [tokens, 2].
+        Of each text its tokens, int32, shape [tokens]; and of each token the first character and that behind the last
+        one, shape [tokens, 2].
     """
-    characters = CHARACTERS_AT_ONCE if splits_at_spaces(tokenizer) else sys.maxsize
-    input_ids: list[np.ndarray] = []
-    places: list[np.ndarray] = []
-    start, with_places = 0, bool(getattr(tokenizer, "is_fast", False))
-    while start < len(text) or not input_ids:
-        part = text[start:]
-        if len(part) > characters:
-            part = _cut(part[: characters + 1], characters)
-        # Without a space to cut at, all that is left.
-        part = part if len(part) <= characters else text[start:]
-        found = tokenizer(
-            part,
+    found: list[tuple[list[np.ndarray], list[np.ndarray]]] = [([], []) for _ in texts]
+    with_places = bool(getattr(tokenizer, "is_fast", False))
+    for together in _together(_parts_of(texts, tokenizer)):
+        encoded = tokenizer(
+            [part for _, _, part in together],
             add_special_tokens=False,
             return_attention_mask=False,
             return_offsets_mapping=with_places,
             verbose=False,
         )
-        input_ids.append(np.array(found["input_ids"], dtype=np.int32))
-        if with_places:
-            places.append(np.array(found["offset_mapping"], dtype=np.int64).reshape(-1, 2) + start)
-        start += len(part)
-    return np.concatenate(input_ids), np.concatenate(places) if places else np.empty((0, 2), dtype=np.int64)
+        for index, (text, start, _) in enumerate(together):
+            found[text][0].append(np.array(encoded["input_ids"][index], dtype=np.int32))
+            if with_places:
+                places = np.array(encoded["offset_mapping"][index], dtype=np.int64)
+                found[text][1].append(places.reshape(-1, 2) + start)
+    nowhere = np.empty((0, 2), dtype=np.int64)
+    return [(np.concatenate(ids), np.concatenate(places) if places else nowhere) for ids, places in found]
+
+
+def _parts_of(texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> Iterator[tuple[int, int, str]]:
+    """Yield the parts of texts, which give the tokens of the whole: index of the text, first character, the part."""
+    characters = CHARACTERS_AT_ONCE if _splits_at_spaces(tokenizer, tokenizer.truncation_side) else sys.maxsize
+    for index, text in enumerate(texts):
+        start = 0
+        while start < len(text) or not start:
+            part = text[start:]
+            if len(part) > characters:
+                part = _cut(part[: characters + 1], characters)
+            # Without a space to cut at, all that is left.
+            part = part if len(part) <= characters else text[start:]
+            yield index, start, part
+            if not text:
+                break
+            start += len(part)
+
+
+def _together(parts: Iterator[tuple[int, int, str]]) -> Iterator[list[tuple[int, int, str]]]:
+    """Yield parts that are tokenized at a time: a tokenizer takes as many as there are processors."""
+    together: list[tuple[int, int, str]] = []
+    characters = 0
+    for part in parts:
+        if together and characters + len(part[2]) > CHARACTERS_TOGETHER:
+            yield together
+            together, characters = [], 0
+        together.append(part)
+        characters += len(part[2])
+    if together:
+        yield together
 
 
 def text_batches(texts: list[str], description: str) -> Iterator[list[str]]:
@@ -180,7 +207,7 @@ def encode(
     input_ids: list[list[int]] = [[]] * len(texts)
     cut = [False] * len(texts)
     pending = list(range(len(texts)))
-    characters = CHARACTERS_PER_TOKEN * max_length if splits_at_spaces(tokenizer) else sys.maxsize
+    characters = CHARACTERS_PER_TOKEN * max_length if _splits_at_spaces(tokenizer, tokenizer.truncation_side) else sys.maxsize
     while pending:
         parts = [_cut(texts[i], characters) for i in pending]
         encoded = tokenizer(parts, truncation=True, max_length=max_length, return_attention_mask=False)
@@ -227,6 +254,12 @@ def splits_at_spaces(tokenizer: "PreTrainedTokenizerBase") -> bool:
         *(part["replacement"] for part in splitters if part["type"] == "Metaspace" and part.get("split", True)),
     }
     return not spanning and all(_keeps_spaces(x, marks) for x in normalizers) and any(map(_splits, splitters))
+
+
+@functools.lru_cache(maxsize=4)
+def _splits_at_spaces(tokenizer: "PreTrainedTokenizerBase", truncation_side: str) -> bool:
+    """Ask once: of a quarter of a million tokens the answer takes half a second."""
+    return splits_at_spaces(tokenizer)
 
 
 def _parts(described: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ class Classifier:
             return pieces.summary()
         longer = np.flatnonzero(np.asarray(tokenized["cut"][:]))
         # Of these alone it is not known yet how long they are.
-        whole = [len(encode_whole(texts[row]["text"], self.tokenizer)[0]) for row in longer.tolist()]
+        whole = [len(encode_whole([texts[row]["text"]], self.tokenizer)[0][0]) for row in longer.tolist()]
         unseen = sum(whole) - len(whole) * (self.max_length - self.tokenizer.num_special_tokens_to_add())
         read = int(pieces.lengths.sum()) - len(texts) * self.tokenizer.num_special_tokens_to_add()
         return {

@@ -53,7 +53,7 @@ def label_texts(classifier: Classifier, texts: list[str], first: int, options: P
     layout = RecordLayout(tuple(classifier.labels), (), options.hplt, several, options.segments)
     segments: list[Any] = [None] * len(texts)
     if options.segments or classifier.reading.needs_whole_texts:
-        encoded = [encode_whole(text, classifier.tokenizer) for text in texts]
+        encoded = encode_whole(texts, classifier.tokenizer)
         logits, windows = classifier.logits_of_whole([ids for ids, _ in encoded], budget, options.segments)
         numbers = [len(ids) for ids, _ in encoded]
         lengths, cut = classifier.tokens_read(numbers), classifier.are_cut(numbers)

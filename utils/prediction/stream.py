@@ -169,7 +169,7 @@ class PartStream(IterableDataset):
         return part
 
     def _tokenize_whole(self, part: TokenizedPart, texts: list[str]) -> TokenizedPart:
-        encoded = [encode_whole(text, self.tokenizer) for text in texts]
+        encoded = encode_whole(texts, self.tokenizer)
         room = self.max_length - self.tokenizer.num_special_tokens_to_add()
         part.lengths = [len(ids) for ids, _ in encoded]
         part.cut = [length > room for length in part.lengths]

@@ -207,7 +207,9 @@ def encode(
     input_ids: list[list[int]] = [[]] * len(texts)
     cut = [False] * len(texts)
     pending = list(range(len(texts)))
-    characters = CHARACTERS_PER_TOKEN * max_length if _splits_at_spaces(tokenizer, tokenizer.truncation_side) else sys.maxsize
+    characters = (
+        CHARACTERS_PER_TOKEN * max_length if _splits_at_spaces(tokenizer, tokenizer.truncation_side) else sys.maxsize
+    )
     while pending:
         parts = [_cut(texts[i], characters) for i in pending]
         encoded = tokenizer(parts, truncation=True, max_length=max_length, return_attention_mask=False)

@@ -24,6 +24,7 @@ from utils.evaluation.metrics import metric_title
 from utils.models.model_card import write_classifier_card
 from utils.runs.files import check_writable
 from utils.runs.layout import RunLayout
+from utils.runs.resume import BASELINE
 from utils.runs.shapes import read_evaluation, read_record
 from utils.training.classifier_options import EvaluateOptions, card_options, typed_name
 
@@ -111,6 +112,8 @@ def choose_langs(options: EvaluateOptions, texts: TextSource) -> list[str]:
 def check_trained(layout: RunLayout) -> None:
     """Refuse a model whose training has not come to its end."""
     record = read_record(layout.run_json)
+    if (record or {}).get("kind") == BASELINE:
+        raise UserError(f"{layout.name} is a baseline: finetune.py has evaluated it, and no model is kept")
     if not (layout.model / "config.json").is_file():
         trained = [path.parent.name for path in layout.model.parent.glob("*/config.json")]
         raise UserError(f"no trained model in {layout.model}; train it with finetune.py{nearest(layout.name, trained)}")
@@ -191,11 +194,13 @@ class Evaluator:
         else:
             labels = places[given]
         whole = classifier.reading.needs_whole_texts
-        dataset = tokenize(texts, tokenizer, classifier.max_length, Path(self.options.cache_dir), whole)
+        cache_dir = Path(self.options.cache_dir)
+        dataset = tokenize(texts, tokenizer, classifier.max_length, cache_dir, whole)
         pieces = classifier.pieces(dataset)
         started = time.monotonic()
         logits = classifier.logits(pieces, self.options.eval_token_budget, lang)
         seconds = time.monotonic() - started
+        reading = classifier.summary(texts, dataset, pieces, cache_dir)
         computed = {"number_format": classifier.precision, "device": machine.describe_device(classifier.device)}
         result = write_evaluation(
             self.layout,
@@ -207,7 +212,7 @@ class Evaluator:
             seed=self.options.seed,
             task=self.options.task,
             data=self.texts.provenance("test", [lang])[0],
-            computed=computed | {"temperature": classifier.temperature, "reading": classifier.summary(texts, dataset)},
+            computed=computed | {"temperature": classifier.temperature, "reading": reading},
             with_oracle=self.options.oracle_threshold,
         )
         lines = [f"{lang}: {plural(len(labels), 'text')}, {scores(result)}, {result['texts_per_second']:.1f} texts/s"]

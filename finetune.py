@@ -14,6 +14,7 @@ fitted in seconds and evaluated at once.
 """
 
 import contextlib
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +30,7 @@ from utils.runs.files import check_writable, now, timestamp, write_json
 from utils.runs.layout import RunLayout, split_langs
 from utils.runs.resume import check_restarts, clear_results, may_run, only_run, recorded
 from utils.runs.stop import COMPLETE
-from utils.training.baseline import is_baseline, probed_model, train_baseline
+from utils.training.baseline import TFIDF, baseline_spec, ignored_options, is_baseline, train_baseline
 from utils.training.classifier_options import (
     FREE_OPTIONS,
     FinetuneOptions,
@@ -99,19 +100,22 @@ def plan(options: FinetuneOptions) -> Run:
 
 def fit_baseline(options: FinetuneOptions) -> str:
     """Fit one of scikit-learn's models instead, and evaluate it; returns the summary for the user."""
-    probed = probed_model(options.model_name)
-    spec = find_model(probed, options.model_registry) if probed else None
+    spec = baseline_spec(options.model_name, options.model_registry)
     layout = RunLayout(
         options.model_name, options.train_langs, options.subfolder, options.output_dir, options.models_dir
     )
     langs = split_langs(options.train_langs)
     texts = open_texts(options, langs).with_labels(options.labels, langs)
     check_label_options(options, texts.multilabel)
-    if spec is None and options.long_texts != "cut":
+    if options.model_name == TFIDF and options.long_texts != "cut":
         raise UserError(f"--long_texts {options.long_texts}: {options.model_name} reads all of every text")
+    if options.do_optimize:
+        raise UserError(f"--do_optimize: {options.model_name} has no hyperparameters to search")
+    if ignored := ignored_options(options):
+        print(f"without effect on {options.model_name}: {', '.join(f'--{name}' for name in ignored)}", file=sys.stderr)
     check_writable(layout.outputs)
     with only_run(layout):
-        return train_baseline(layout, options, texts, options.force, spec)
+        return train_baseline(layout, options, texts, spec, options.force)
 
 
 def train(run: Run) -> None:

@@ -187,10 +187,11 @@ def run_subtask(subtask: Subtask, options: PipelineOptions) -> None:
 def run_baseline(subtask: Subtask, options: PipelineOptions) -> None:
     """Train and evaluate TF-IDF with a linear model."""
     from utils.data.source import open_texts
-    from utils.training.baseline import train_baseline
+    from utils.training.baseline import TFIDF, baseline_spec, train_baseline
 
     checked = check_config(subtask.config, subtask.name)
-    print(train_baseline(subtask.layout, checked, open_texts(checked, [LANGUAGE]), options.force))
+    texts = open_texts(checked, [LANGUAGE])
+    print(train_baseline(subtask.layout, checked, texts, baseline_spec(TFIDF), options.force))
 
 
 def end_with_parent() -> None:

@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -180,6 +180,16 @@ class Inputs:
     @property
     def environment(self) -> dict[str, str]:
         return {"CORPUS_PATH": str(self.corpus), "MODEL_REGISTRY": str(self.registry)}
+
+
+def working_copy(made: Inputs, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
+    """Work in this folder with copies of the models and results of others; returns the inputs."""
+    for name in ("models", "outputs"):
+        shutil.copytree(made.folder / name, folder / name)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(folder)
+    return replace(made, folder=folder)
 
 
 def typed_registry(inputs: Inputs) -> Path:

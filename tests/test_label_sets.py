@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import evaluate
 import finetune
 import post_eval
 import predict
-from tests.factories import FAST, TRAINED, Inputs, check_layout, write_label_sets
+from tests.factories import FAST, TRAINED, Inputs, check_layout, working_copy, write_label_sets
 from tests.labels import read_jsonl
 from tests.processes import finish, start
 from utils.evaluation.labelling import label_matrix
@@ -42,13 +41,7 @@ def learned(small, tmp_path_factory) -> Inputs:
 @pytest.fixture
 def sets(learned, tmp_path, monkeypatch) -> Inputs:
     """The trained model and its results in a working folder."""
-    made = replace(learned, folder=tmp_path)
-    for name in ("models", "outputs"):
-        shutil.copytree(learned.folder / name, tmp_path / name)
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return made
+    return working_copy(learned, tmp_path, monkeypatch)
 
 
 def read_json(path):

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 import evaluate
 import finetune
 import predict
-from tests.factories import FAST, PROJECT, TRAINED, Inputs
+from tests.factories import FAST, PROJECT, TRAINED, Inputs, working_copy
 from tests.labels import read_jsonl
 from tests.processes import finish, start
 
@@ -71,13 +70,7 @@ def long_texts(small, tmp_path_factory) -> Inputs:
 @pytest.fixture
 def read(long_texts, tmp_path, monkeypatch) -> Inputs:
     """The same in a working folder."""
-    made = replace(long_texts, folder=tmp_path)
-    for name in ("models", "outputs"):
-        shutil.copytree(long_texts.folder / name, tmp_path / name)
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return made
+    return working_copy(long_texts, tmp_path, monkeypatch)
 
 
 def read_json(path):

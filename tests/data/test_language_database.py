@@ -1,6 +1,5 @@
 """The language database: what it says is checked, and every kind of dataset gives the same texts and labels."""
 
-import csv
 import json
 import os
 import subprocess
@@ -14,53 +13,11 @@ import pytest
 import evaluate
 import finetune
 import post_eval
+from tests.databases import ENTRY, LABELS, TEXTS, database, rows, write
 from tests.factories import COMMITS, FAST, PROJECT, Handler, Hub, skip, typed_registry
 from utils.data.dataset_files import read_file
 from utils.data.language_database import open_task, read_database
 from utils.errors import UserError
-
-ENTRY = {
-    "dataset": "data",
-    "train_features": ["title", "body"],
-    "eval_feature": "label",
-    "splits": ["train", "dev"],
-    "task_type": "classification",
-    "classes": 2,
-}
-# What readers of tables like to change.
-TEXTS = ["NA", "007", 'say "no"', "two\nlines", "a\u2028b", "tab\there", "", " spaces "]
-LABELS = ["yes", "no"] * 4
-
-
-def database(folder: Path, **changes) -> Path:
-    """Write a database with the language xx, whose task t has one dataset."""
-    content = {key: value for key, value in (ENTRY | changes).items() if value is not None}
-    path = folder / "database.json"
-    path.write_text(json.dumps({"xx": {"t": {"one": content}}}), encoding="utf-8")
-    return path
-
-
-def rows(labels=LABELS) -> datasets.Dataset:
-    return datasets.Dataset.from_dict({"title": TEXTS, "body": TEXTS[::-1], "label": labels})
-
-
-def write(folder: Path, kind: str, dataset: datasets.Dataset) -> None:
-    """Write a dataset as both splits of a folder."""
-    folder.mkdir(exist_ok=True)
-    if kind == "saved":
-        datasets.DatasetDict({"train": dataset, "dev": dataset}).save_to_disk(folder)
-        return
-    for split in ("train", "dev"):
-        path = folder / f"{split}.{kind}"
-        if kind == "parquet":
-            dataset.to_parquet(path)
-        elif kind == "jsonl":
-            path.write_text("".join(json.dumps(row) + "\n" for row in dataset), encoding="utf-8")
-        else:
-            with path.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, dataset.column_names, delimiter="\t" if kind == "tsv" else ",")
-                writer.writeheader()
-                writer.writerows(dataset)
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "saved"])
@@ -443,41 +400,3 @@ def test_tables_without_a_header_and_named_numbers(tmp_path):
         read_database(database(tmp_path, **keys | {"label_names": ["World"]}))
     with pytest.raises(UserError, match=r"line 1: expected 2 columns \(label, title\), got 3"):
         open_task("t", ["xx"], path=database(tmp_path, columns=["label", "title"])).label_names(["xx"])
-
-
-SETS = [["a", "b"], ["b"], [], ["a"], ["c", "a"], ["c"], ["b", "c"], ["a"]]
-SETS_ENTRY = {"task_type": "multi_label", "classes": 3}
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv", "saved"])
-def test_datasets_of_several_labels(tmp_path, kind):
-    """Lists of labels, or names with blanks between them."""
-    labels = [" ".join(own) for own in SETS] if kind == "csv" else SETS
-    write(tmp_path / "data", kind, rows(labels))
-    data = open_task("t", ["xx"], path=database(tmp_path, **SETS_ENTRY))
-    assert data.multilabel and data.label_names(["xx"]) == ["a", "b", "c"] and data.subregisters == {}
-    found = data.load("train", "xx", " ")["label"][:]
-    assert found == [[int(name in own) for name in ("a", "b", "c")] for own in SETS]
-    assert data.with_labels("auto", ["xx"]) is data and data.as_labelled(True, ["a", "b", "c"]) is data
-    with pytest.raises(UserError, match="--labels single: the task_type of t"):
-        data.with_labels("single", ["xx"])
-    with pytest.raises(UserError, match="gives texts any number of labels, the model one label"):
-        data.as_labelled(False, ["a", "b", "c"])
-
-
-def test_lists_of_class_labels(tmp_path):
-    features = datasets.Features(
-        {"title": datasets.Value("string"), "body": datasets.Value("string"),
-         "label": datasets.List(datasets.ClassLabel(names=["z", "y", "x"]))}
-    )  # fmt: skip
-    made = datasets.Dataset.from_dict({"title": TEXTS, "body": TEXTS, "label": [[0, 2]] * 7 + [[1]]}, features=features)
-    write(tmp_path / "data", "saved", made)
-    data = open_task("t", ["xx"], path=database(tmp_path, **SETS_ENTRY))
-    assert data.label_names(["xx"]) == ["z", "y", "x"]
-    assert data.load("test", "xx", " ")["label"][:] == [[1, 0, 1]] * 7 + [[0, 1, 0]]
-
-
-def test_a_list_of_labels_in_a_task_of_single_ones_is_refused(tmp_path):
-    write(tmp_path / "data", "jsonl", rows(SETS))
-    with pytest.raises(UserError, match=r"split train, row 1: \['a', 'b'\] in 'label' is not a label"):
-        open_task("t", ["xx"], path=database(tmp_path)).load("train", "xx", " ")

@@ -81,6 +81,10 @@ def test_a_configuration_says_how_logits_become_labels():
     found = labelling_of(config, NAMES)
     assert list(found.subregisters) == ["IN", "NA"] and found.source == {"choice": "per_label"}
     assert found.limits.tolist() == [0.1, 0.2, 0.3, 0.4, 0.5]
+    config.subregisters = {"NA": ["no such label"]}
+    with pytest.raises(UserError, match="subregisters: expected lists of the model's labels"):
+        labelling_of(config, NAMES)
+    config.subregisters = {}
     for wrong in ([0.1], [0.1, 0.2, 0.3, 0.4, 1], ["a"] * 5, None):
         config.label_thresholds = {"values": wrong}
         with pytest.raises(UserError, match="label_thresholds: expected 5 numbers between 0 and 1"):

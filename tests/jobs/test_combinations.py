@@ -39,6 +39,9 @@ def test_baselines_are_submitted_beside_the_models(login):
     # Named among the models, they are not doubled, and have no probes themselves.
     output = login.submit("train", "--langs", "en", "--models", "tfidf tiny", "--baselines", "--dry_run")
     assert "3 to submit" in output
+    assert "tfidf is a baseline: its training evaluates it" in login.submit(
+        "eval", "--models", "tfidf", "--langs", "en", "--dry_run", status=2
+    )
 
 
 def test_a_dry_run_prints_the_commands_and_writes_nothing(login):

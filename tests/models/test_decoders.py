@@ -65,7 +65,9 @@ def test_a_decoder_with_adapters_is_evaluated_as_it_was_validated(decoders, invo
     text = path.read_text().splitlines()[0].split("\t")[1]
     _, output, _ = invoke(predict, *given, "--format", "json", "--text", text)
     alone = json.loads(output)["probabilities"]
-    assert alone == {name: pytest.approx(share, abs=2e-3) for name, share in first["probabilities"].items()}
+    assert alone == {
+        name: pytest.approx(share, abs=2e-3 if in_4bit else 2e-4) for name, share in first["probabilities"].items()
+    }
 
 
 def test_pooling_of_a_decoder(decoders, invoke):

@@ -26,7 +26,7 @@ from utils.pipeline.config import LABELS, PipelineFile
 from utils.pipeline.results import markdown, parse_logs, results_row
 from utils.runs.files import is_held, read_json, write_json
 from utils.runs.layout import RunLayout
-from utils.training.baseline import train_baseline
+from utils.training.baseline import baseline_spec, train_baseline
 
 PIPELINE = {
     "data": {"dataset": "news", "validation_size": 40},
@@ -303,16 +303,16 @@ def test_the_baseline_sees_the_texts_that_finetune_would(pipeline, inputs):
         train_langs="english",
     )  # fmt: skip
     layout, texts = RunLayout("tfidf", "english"), open_texts(options, ["english"])
-    assert "validation macro F1" in train_baseline(layout, options, texts)
+    assert "validation macro F1" in train_baseline(layout, options, texts, baseline_spec("tfidf"))
     report, result = read_json(layout.train_json), read_json(layout.eval_json("english"))
     assert (report["num_train_texts"], result["num_texts"]) == (120, 60)
     with layout.predictions_csv("english").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert sum(row["true"] == row["predicted"] for row in rows) / 60 == result["accuracy"]
     assert all(abs(sum(float(row[label]) for label in LABELS) - 1) < 1e-6 for row in rows)
-    assert "already complete" in train_baseline(layout, options, texts)
+    assert "already complete" in train_baseline(layout, options, texts, baseline_spec("tfidf"))
     first = layout.predictions_csv("english").read_bytes()
-    train_baseline(layout, options, texts, force=True)
+    train_baseline(layout, options, texts, baseline_spec("tfidf"), force=True)
     assert layout.predictions_csv("english").read_bytes() == first
 
 

@@ -1,12 +1,14 @@
 """Baselines beside the models: TF-IDF and linear probes of frozen encoders."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import evaluate
 import finetune
 import post_eval
 from tests.factories import FAST, check_layout, write_label_sets
@@ -121,6 +123,42 @@ def test_a_probe_reads_windows_too(inputs, invoke):
     assert status == 0, errors
     status, _, errors = invoke(finetune, "--model_name", "tfidf", "--train_langs", "en", "--long_texts", "windows")
     assert status == 2 and "--long_texts windows: tfidf reads all of every text" in errors
+
+
+def test_another_baseline_replaces_none_and_what_it_ignores_is_said(inputs, invoke):
+    given = ["--model_name", "tfidf", "--train_langs", "en"]
+    status, _, errors = invoke(finetune, *given, "--balanced", "--learning_rate", "1e-3", "--max_train_texts", "40")
+    assert status == 0 and errors == "without effect on tfidf: --learning_rate, --balanced\n"
+    before = Path("outputs/tfidf-en/eval/fr.json").read_bytes()
+    status, _, errors = invoke(finetune, *given)
+    assert status == 2 and "holds a run with other options (max_train_texts 40 -> None)" in errors
+    assert Path("outputs/tfidf-en/eval/fr.json").read_bytes() == before
+    assert invoke(finetune, *given, "--force")[0] == 0
+    assert Path("outputs/tfidf-en/eval/fr.json").read_bytes() != before
+    status, _, errors = invoke(finetune, *given, "--do_optimize")
+    assert status == 2 and "--do_optimize: tfidf has no hyperparameters to search" in errors
+    status, _, errors = invoke(evaluate, *given, "--eval_lang", "en")
+    assert status == 2 and "tfidf-en is a baseline: finetune.py has evaluated it, and no model is kept" in errors
+
+
+def test_a_language_that_fails_does_not_cost_the_others(inputs, invoke, monkeypatch):
+    corpus = inputs.folder / "corpus"
+    shutil.copytree(inputs.corpus, corpus)
+    (corpus / "corpus/test/es.tsv").write_text("IN OP\ta text of two registers\n")
+    monkeypatch.setenv("CORPUS_PATH", str(corpus))
+    status, _, errors = invoke(finetune, "--model_name", "tfidf", "--train_langs", "en")
+    assert status == 1 and "tfidf-en: es failed: " in errors and "es.tsv, line 1: 2 registers" in errors
+    assert sorted(path.stem for path in Path("outputs/tfidf-en/eval").glob("*.json")) == ["en", "fr"]
+    assert read_json("outputs/tfidf-en/run.json")["status"] == "complete"
+
+
+def test_a_baseline_that_fails_says_so_in_its_record(inputs, invoke):
+    (inputs.folder / "broken.json").write_text(json.dumps({"gone": {"checkpoint": "./nowhere"}}))
+    given = ["--model_name", "gone-probe", "--train_langs", "en", "--model_registry", "broken.json"]
+    status, _, errors = invoke(finetune, *given)
+    assert status == 2 and "nowhere" in errors
+    record = read_json("outputs/gone-probe-en/run.json")
+    assert record["status"] == "failed" and "nowhere" in record["error"]
 
 
 def test_a_probe_of_no_model(inputs, invoke):

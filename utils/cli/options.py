@@ -128,6 +128,11 @@ def bound_problem(field: dataclasses.Field, value: Any) -> str | None:
     return None
 
 
+def default_of(field: dataclasses.Field) -> Any:
+    """Return the default value of an option."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def empty_value(field: dataclasses.Field) -> Any:
     """Return a value of the type that an option has when it is not None, from its annotation: 0, 0.0, "" ..."""
     types = [part for part in typing.get_args(field.type) if part is not type(None)] or [field.type]

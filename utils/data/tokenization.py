@@ -117,6 +117,24 @@ def _tokenize_whole(
     return cached_rows(cache_dir / f"{key}.arrow", count, {"input_ids": LISTS, "num_tokens": NUMBERS}, make)
 
 
+def count_tokens(texts: "datasets.Dataset", tokenizer: "PreTrainedTokenizerBase", cache_dir: Path) -> np.ndarray:
+    """Return how many tokens texts have, without special ones; counted once, as texts are tokenized once.
+
+    Args:
+        texts: has a column text.
+        tokenizer: any Hugging Face tokenizer.
+        cache_dir: folder of the shared cache.
+    """
+
+    def make() -> Iterator[tuple[list[int]]]:
+        for text in (row["text"] for row in texts):
+            yield ([len(encode_whole([text], tokenizer)[0][0])],)
+
+    key = cache_key((row["text"] for row in texts), tokenizer, 0)
+    counted = cached_rows(cache_dir / f"{key}-numbers.arrow", len(texts), {"num_tokens": NUMBERS}, make)
+    return np.asarray(counted["num_tokens"][:], dtype=np.int64)
+
+
 def encode_whole(texts: list[str], tokenizer: "PreTrainedTokenizerBase") -> list[tuple[np.ndarray, np.ndarray]]:
     """Tokenize texts of any length, a part after the other where the tokenizer allows it; no special tokens.
 

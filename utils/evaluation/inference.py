@@ -10,7 +10,7 @@ from torch import nn
 
 from utils.cli.progress import progress
 from utils.data.batching import PaddingCollator
-from utils.data.tokenization import encode_whole, load_tokenizer, with_padding
+from utils.data.tokenization import count_tokens, load_tokenizer, with_padding
 from utils.data.windows import NO_FRAME, Reading, TextPieces, WholeTexts, find_frame, pieces_of
 from utils.errors import UserError
 from utils.evaluation.labelling import labelling_of
@@ -90,21 +90,29 @@ class Classifier:
         """Return what the model reads of tokenized texts; whole ones, unless it only cuts long ones."""
         return pieces_of(dataset, self.frame or NO_FRAME, self.max_length, self.reading)
 
-    def summary(self, texts: "datasets.Dataset", tokenized: "datasets.Dataset") -> dict[str, Any]:
+    def summary(
+        self,
+        texts: "datasets.Dataset",
+        tokenized: "datasets.Dataset",
+        pieces: WholeTexts | TextPieces,
+        cache_dir: Path,
+    ) -> dict[str, Any]:
         """Return what the model reads of texts, and how much of them it does not.
 
         Args:
             texts: with the column text.
             tokenized: the same.
+            pieces: of these.
+            cache_dir: of tokenized texts.
         """
-        pieces = self.pieces(tokenized)
         if isinstance(pieces, TextPieces):
             return pieces.summary()
         longer = np.flatnonzero(np.asarray(tokenized["cut"][:]))
+        special = self.tokenizer.num_special_tokens_to_add()
         # Of these alone it is not known yet how long they are.
-        whole = [len(encode_whole([texts[row]["text"]], self.tokenizer)[0][0]) for row in longer.tolist()]
-        unseen = sum(whole) - len(whole) * (self.max_length - self.tokenizer.num_special_tokens_to_add())
-        read = int(pieces.lengths.sum()) - len(texts) * self.tokenizer.num_special_tokens_to_add()
+        whole = count_tokens(texts.select(longer), self.tokenizer, cache_dir) if len(longer) else np.zeros(0, int)
+        unseen = int(whole.sum()) - len(whole) * (self.max_length - special)
+        read = int(pieces.lengths.sum()) - len(texts) * special
         return {
             "long_texts": "cut",
             "num_long_texts": len(longer),

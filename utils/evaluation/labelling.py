@@ -281,6 +281,8 @@ def labelling_of(config: Any, names: list[str]) -> Labelling:
     if config.problem_type != "multi_label_classification":
         return OneLabel(names)
     below = getattr(config, SUBREGISTERS, None) or {}
+    if not isinstance(below, dict) or not all(isinstance(x, list) and set(x) <= set(names) for x in below.values()):
+        raise UserError(f"{config.name_or_path}: config.json: {SUBREGISTERS}: expected lists of the model's labels")
     labelling = LabelSets(names, {name: below[name] for name in names if name in below})
     chosen = getattr(config, THRESHOLDS, None)
     if chosen is None:

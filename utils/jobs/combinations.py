@@ -22,7 +22,7 @@ from utils.runs.layout import RunLayout, check_lang, split_langs
 from utils.runs.record import differences
 from utils.runs.resume import is_trained
 from utils.runs.shapes import read_record
-from utils.training.baseline import PROBE, TFIDF, baseline_options, is_baseline, probed_model
+from utils.training.baseline import PROBE, TFIDF, baseline_options, baseline_spec, is_baseline
 from utils.training.classifier_options import (
     FREE_OPTIONS,
     EvaluateOptions,
@@ -174,11 +174,8 @@ class Planner:
 
     def find_spec(self, name: str) -> ModelSpec:
         """Return a model of the registry, or what stands in for it with a baseline."""
-        if not is_baseline(name, self.registry):
-            return find_model(name, str(self.registry_file))
-        probed = probed_model(name)
-        spec = find_model(probed, str(self.registry_file)) if probed else ModelSpec(name, name)
-        return replace(spec, name=name)
+        find = baseline_spec if is_baseline(name, self.registry) else find_model
+        return find(name, str(self.registry_file))
 
     def baselines(self, models: list[str]) -> list[str]:
         """Return the baselines that are wanted beside these models; none in evaluation."""
@@ -317,6 +314,12 @@ class EvalPlanner(Planner):
 
     kind = "eval"
     script_options = EvaluateOptions
+
+    def find_spec(self, name: str) -> ModelSpec:
+        """Return a model of the registry; baselines are evaluated when they are trained."""
+        if is_baseline(name, self.registry):
+            raise UserError(f"{name} is a baseline: its training evaluates it, and no model is kept")
+        return super().find_spec(name)
 
     def find_eval_langs(self) -> list[str]:
         """Return the languages to evaluate on, each with test texts."""

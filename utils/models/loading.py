@@ -228,7 +228,7 @@ def reading_of(config: "PretrainedConfig") -> Reading:
         not isinstance(value, dict)
         or set(value) != {"long_texts", "stride", "pooling"}
         or value["long_texts"] not in get_args(LongTexts)
-        or not isinstance(value["stride"], (int, type(None)))
+        or not (value["stride"] is None or (type(value["stride"]) is int and value["stride"] > 0))
         or value["pooling"] not in get_args(WindowPooling)
     ):
         raise UserError(f"{config.name_or_path}: config.json: {LONG_TEXTS}: unexpected {str(value)[:60]}; {MEND}")

@@ -116,11 +116,13 @@ def _several(report: dict[str, Any], data: dict[str, Any]) -> str:
     """Return what to know of labels of which a text may have any number; empty if it has one."""
     if data.get("labels") != "multi":
         return ""
-    values = sorted(set(report.get("calibration", {}).get("thresholds", {}).values())) or [0.5]
+    calibration = report.get("calibration", {})
+    values = sorted(set(calibration.get("thresholds", {}).values())) or [0.5]
     shown = f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g} (of each label its own)"
+    chosen = ", chosen on validation texts" if "chosen_on" in calibration.get("threshold_source", {}) else ""
     return (
         f"\n\nA text may have any number of them: those whose probability reaches the threshold, {shown} "
-        f"(`{THRESHOLDS}` in config.json), chosen on validation texts."
+        f"(`{THRESHOLDS}` in config.json){chosen}."
     )
 
 

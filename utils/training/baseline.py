@@ -8,24 +8,25 @@ hold them beside the other models. Since they are evaluated at once, no model is
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from utils.cli.options import DATA, HYPERPARAMETER, IDENTITY, options_by_role
+from utils.cli.options import DATA, HYPERPARAMETER, IDENTITY, default_of, options_by_role
 from utils.data.source import TextSource
 from utils.data.splits import mix_languages, split_rows
 from utils.data.windows import Reading
-from utils.evaluation.labelling import Labelling, OneLabel, fit_thresholds
+from utils.errors import RunFailure, UserError
+from utils.evaluation.labelling import Labelling, LabelSets, OneLabel, fit_thresholds
 from utils.evaluation.results import write_evaluation
-from utils.models.registry import ModelSpec
+from utils.evaluation.thresholds import lift_parents
+from utils.models.registry import ModelSpec, find_model
 from utils.runs.files import now, write_json
 from utils.runs.layout import RunLayout, split_langs
 from utils.runs.record import RunRecord
-from utils.runs.resume import BASELINE
-from utils.runs.shapes import read_record
+from utils.runs.resume import BASELINE, clear_results, may_run, recorded
 from utils.training.classifier_options import FinetuneOptions
 from utils.training.classifier_setup import describe_data, make_labelling
 
@@ -46,10 +47,15 @@ def probed_model(model_name: str) -> str | None:
     return model_name.removesuffix(PROBE) if model_name.endswith(PROBE) else None
 
 
-def is_trained(layout: RunLayout, options: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Return whether the baseline is there already, of these options and data."""
-    record = read_record(layout.run_json) or {}
-    return (record.get("status"), record.get("options"), record.get("data")) == ("complete", options, data)
+def baseline_spec(model_name: str, registry: str | None = None) -> ModelSpec:
+    """Return what stands for a baseline where models are listed: the model that a probe reads, under the probe's name.
+
+    Args:
+        model_name: of the baseline.
+        registry: the file of models, see `utils.models.registry.find_model`.
+    """
+    probed = probed_model(model_name)
+    return replace(find_model(probed, registry) if probed else ModelSpec(TFIDF, TFIDF), name=model_name)
 
 
 def baseline_options(options: FinetuneOptions) -> dict[str, Any]:
@@ -65,9 +71,10 @@ def baseline_names() -> list[str]:
 
 @dataclass
 class Fitted:
-    """A linear model on the features of texts, and what it gives."""
+    """A linear model on the features of texts, and what it gives; `computed` says how, for results."""
 
     features: Features
+    computed: dict[str, Any]
     model: Any
     labelling: Labelling
     num_weights: int
@@ -75,8 +82,8 @@ class Fitted:
     def probabilities(self, texts: list[str]) -> np.ndarray:
         """Return the probabilities of all labels, also of those that were not trained on, shape [texts, labels]."""
         found = self.model.predict_proba(self.features(texts))
-        if self.labelling.multilabel:
-            return found
+        if isinstance(self.labelling, LabelSets):
+            return lift_parents(found, self.labelling.names, self.labelling.parents)
         probabilities = np.zeros((len(texts), len(self.labelling.names)))
         probabilities[:, self.model.classes_] = found
         return probabilities
@@ -91,12 +98,20 @@ class Fitted:
         return found | {"loss": self.labelling.loss(logits, labels)}
 
 
+def ignored_options(options: FinetuneOptions) -> list[str]:
+    """Return the hyperparameters that differ from their defaults and have no effect on a baseline."""
+    followed = {*baseline_options(options), "model_name", *(["precision"] if probed_model(options.model_name) else [])}
+    own = {field.name: field for field in fields(FinetuneOptions)}
+    names = [name for name in options_by_role(FinetuneOptions, IDENTITY, HYPERPARAMETER) if name not in followed]
+    return [name for name in names if getattr(options, name) != default_of(own[name])]
+
+
 def train_baseline(
     layout: RunLayout,
     options: FinetuneOptions,
     texts: TextSource,
+    spec: ModelSpec,
     force: bool = False,
-    spec: ModelSpec | None = None,
 ) -> str:
     """Train a baseline and evaluate it; returns a line for the user.
 
@@ -106,23 +121,58 @@ def train_baseline(
         layout: where its files go; its model's name says which baseline it is.
         options: of finetune.py, see `baseline_options`.
         texts: what to train on.
+        spec: which baseline, see `baseline_spec`.
         force: also if it is there already.
-        spec: the model that a probe reads.
+
+    Raises:
+        UserError: if the folder holds a baseline of other options or texts.
+        RunFailure: if languages could not be evaluated; the results on the others are kept.
     """
     langs = split_langs(options.train_langs)
     labelling = make_labelling(texts, langs)
     data = describe_data(texts, langs, labelling)
-    chosen = baseline_options(options) | ({"checkpoint": spec.checkpoint, "revision": spec.revision} if spec else {})
-    if not force and is_trained(layout, chosen, data):
+    chosen = baseline_options(options)
+    if spec.name != TFIDF:
+        chosen |= {"checkpoint": spec.checkpoint, "revision": spec.revision}
+    points = layout.points(BASELINE)
+    if not may_run(layout, points, chosen, data, (), force):
         return f"{layout.name} is already complete; --force trains it again"
     record = RunRecord(layout.run_json, chosen, data)
-    record.write("running", kind=BASELINE)
-    (train, train_labels), (validation, validation_labels) = _split(texts, langs, options)
+    failures: dict[str, str] = {}
+    with recorded(record, layout, points):
+        record.write("running", kind=BASELINE)
+        parts = _split(texts, langs, options)
+        fitted, report = _fit_best(parts, labelling, options, spec)
+        write_json(layout.train_json, report)
+        clear_results(layout)
+        for lang in langs if options.task else texts.languages("test"):
+            try:
+                _evaluate(layout, fitted, texts, lang, options)
+            except UserError as error:
+                # One language's trouble must not cost the results of the others.
+                failures[lang] = str(error)
+        counts = [dict(zip(labelling.names, labelling.count(labels).tolist(), strict=True)) for _, labels in parts]
+        record.write("complete", ended=now(), train_registers=counts[0], validation_registers=counts[1])
+    if failures:
+        raise RunFailure("\n".join(f"{layout.name}: {lang} failed: {reason}" for lang, reason in failures.items()))
+    score = report["epochs"][0]["validation"]["macro_f1"]
+    return (f"{report['warning']}\n" if "warning" in report else "") + (
+        f"{layout.name}: validation macro F1 {score:.3f} with C = {report['strength']:g}; {report['seconds']:.0f} s\n"
+        f"metrics  {layout.outputs / 'eval'}"
+    )
+
+
+def _fit_best(
+    parts: list[tuple[list[str], np.ndarray]], labelling: Labelling, options: FinetuneOptions, spec: ModelSpec
+) -> tuple[Fitted, dict[str, Any]]:
+    """Fit models of several strengths; returns the best on the validation texts and the content of train.json."""
+    (train, train_labels), (validation, validation_labels) = parts
     started = time.monotonic()
-    features = _embedding(spec, options) if spec else _tfidf(train)
+    kind = TFIDF if spec.name == TFIDF else PROBE
+    features, computed = _tfidf(train) if kind == TFIDF else _embedding(spec, options)
     candidates = []
-    for strength in STRENGTHS[PROBE if spec else TFIDF]:
-        fitted = _fit(features, train, train_labels, labelling, strength, options.seed)
+    for strength in STRENGTHS[kind]:
+        fitted = _fit(features, computed, train, train_labels, labelling, strength, options.seed)
         candidates.append((fitted, fitted.metrics(validation, validation_labels), strength))
     # The first of the best.
     fitted, metrics, strength = max(candidates, key=lambda candidate: candidate[1]["macro_f1"])
@@ -133,7 +183,7 @@ def train_baseline(
         fitted.labelling = fit_thresholds(labelling, validation_labels, found, choice, metric)
     warning = labelling.warning(validation_labels, metrics, "validation")
     epoch = {"epoch": 1, "loss": None, "learning_rate": None, "seconds": round(seconds, 3), "validation": metrics}
-    report = {
+    return fitted, {
         "epochs": [epoch],
         "best_epoch": 1,
         **({"warning": warning} if warning else {}),
@@ -146,17 +196,6 @@ def train_baseline(
         "strength": strength,
         "train": fitted.metrics(train, train_labels),
     }
-    write_json(layout.train_json, report)
-    for lang in langs if options.task else texts.languages("test"):
-        _evaluate(layout, fitted, texts, lang, options)
-    counts = [dict(zip(labelling.names, labelling.count(x).tolist(), strict=True))
-              for x in (train_labels, validation_labels)]  # fmt: skip
-    record.write("complete", ended=now(), train_registers=counts[0], validation_registers=counts[1])
-    said = f"{warning}\n" if warning else ""
-    return (
-        f"{said}{layout.name}: validation macro F1 {metrics['macro_f1']:.3f} with C = {strength:g}; {seconds:.0f} s\n"
-        f"metrics  {layout.outputs / 'eval'}"
-    )
 
 
 def _evaluate(layout: RunLayout, fitted: Fitted, texts: TextSource, lang: str, options: FinetuneOptions) -> None:
@@ -173,7 +212,7 @@ def _evaluate(layout: RunLayout, fitted: Fitted, texts: TextSource, lang: str, o
         seed=options.seed,
         task=options.task,
         data=texts.provenance("test", [lang])[0],
-        computed={"number_format": "fp64", "device": "cpu"},
+        computed=fitted.computed,
     )
 
 
@@ -190,7 +229,13 @@ def _split(texts: TextSource, langs: list[str], options: FinetuneOptions) -> Any
 
 
 def _fit(
-    features: Features, texts: list[str], labels: np.ndarray, labelling: Labelling, strength: float, seed: int
+    features: Features,
+    computed: dict[str, Any],
+    texts: list[str],
+    labels: np.ndarray,
+    labelling: Labelling,
+    strength: float,
+    seed: int,
 ) -> Fitted:
     import warnings
 
@@ -207,22 +252,26 @@ def _fit(
         else:
             model = model.fit(features(texts), labels)
             weights = model.coef_.size + model.intercept_.size
-    return Fitted(features, model, labelling, int(weights))
+    return Fitted(features, computed, model, labelling, int(weights))
 
 
-def _tfidf(train: list[str]) -> Features:
-    """Return what weighs the words of texts, as frequent as in these."""
+def _tfidf(train: list[str]) -> tuple[Features, dict[str, Any]]:
+    """Return what weighs the words of texts, as frequent as in these; and how, for results."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2).fit(train)
-    return _remembered(vectorizer.transform)
+    return _remembered(vectorizer.transform), {"number_format": "fp64", "device": "cpu"}
 
 
-def _embedding(spec: ModelSpec, options: FinetuneOptions) -> Features:
-    """Return what makes a frozen encoder's mean hidden states of texts, each number scaled by those of the first."""
+def _embedding(spec: ModelSpec, options: FinetuneOptions) -> tuple[Features, dict[str, Any]]:
+    """Return what makes a frozen encoder's mean hidden states of texts, each number scaled by those of the first.
+
+    And how it computes them, for results.
+    """
     from sklearn.preprocessing import StandardScaler
 
     from utils.evaluation.embeddings import Embedder
+    from utils.models.device import describe_device
 
     reading = Reading(options.long_texts, options.window_stride, options.window_pooling)
     length = options.max_length or spec.max_length
@@ -236,7 +285,7 @@ def _embedding(spec: ModelSpec, options: FinetuneOptions) -> Features:
             scaler.fit(found)
         return scaler.transform(found)
 
-    return _remembered(scaled)
+    return _remembered(scaled), {"number_format": embedder.precision, "device": describe_device(embedder.device)}
 
 
 def _remembered(make: Features) -> Features:

@@ -45,6 +45,8 @@ LONGEST = (
         "tests/training/",
         "tests/test_finetune.py",
         "tests/test_evaluate.py",
+        "tests/test_long_texts.py",
+        "tests/test_label_sets.py",
     ),
 )
 

@@ -179,6 +179,7 @@ class Evaluator:
         import numpy as np
 
         from utils.data.tokenization import separator, tokenize
+        from utils.data.twins import leakage_warning, read_hashes, share_seen
         from utils.evaluation.results import write_evaluation
         from utils.models import device as machine
 
@@ -202,6 +203,8 @@ class Evaluator:
         seconds = time.monotonic() - started
         reading = classifier.summary(texts, dataset, pieces, cache_dir)
         computed = {"number_format": classifier.precision, "device": machine.describe_device(classifier.device)}
+        seen = read_hashes(self.layout.train_hashes)
+        leakage = None if seen is None else share_seen(texts, seen)
         result = write_evaluation(
             self.layout,
             lang,
@@ -212,7 +215,7 @@ class Evaluator:
             seed=self.options.seed,
             task=self.options.task,
             data=self.texts.provenance("test", [lang])[0],
-            computed=computed | {"temperature": classifier.temperature, "reading": reading},
+            computed=computed | {"temperature": classifier.temperature, "reading": reading, "leakage": leakage},
             with_oracle=self.options.oracle_threshold,
         )
         lines = [f"{lang}: {plural(len(labels), 'text')}, {scores(result)}, {result['texts_per_second']:.1f} texts/s"]
@@ -221,7 +224,8 @@ class Evaluator:
         if result["rare_registers"]:
             rare = ", ".join(f"{name} {count}" for name, count in result["rare_registers"].items())
             lines.append(f"{lang}: the interval is too narrow: under 10 texts of {rare}")
-        return "\n".join([*lines, *([f"{lang}: warning: {result['warning']}"] if "warning" in result else [])])
+        warnings = [result.get("warning"), leakage_warning(leakage or 0.0, lang)]
+        return "\n".join([*lines, *(f"{lang}: warning: {warning}" for warning in warnings if warning)])
 
 
 def scores(result: dict[str, Any]) -> str:

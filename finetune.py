@@ -20,7 +20,9 @@ from typing import Any
 
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
+from utils.data.exclusions import read_exclusions
 from utils.data.source import open_texts
+from utils.data.twins import leakage_warning, write_hashes
 from utils.errors import UserError
 from utils.models.adapters import check_adapter_options
 from utils.models.model_card import write_classifier_card
@@ -46,6 +48,7 @@ from utils.training.classifier_setup import (
     describe_data,
     describe_end,
     describe_start,
+    find_leakage,
     make_labelling,
     make_trainer,
     prepare,
@@ -86,14 +89,15 @@ def plan(options: FinetuneOptions) -> Run:
     texts = open_texts(options, langs).with_labels(options.labels, langs)
     check_label_options(options, texts.multilabel)
     labelling = make_labelling(texts, langs)
-    data = describe_data(texts, langs, labelling)
+    exclusions = read_exclusions(options.exclude)
+    data = describe_data(texts, langs, labelling, exclusions)
     prepare_tracker(options.report_to, layout.outputs)
     check_adapter_options(options)
     check_writable(layout.outputs, layout.model)
     settings = resolve_settings(options, spec)
     if options.do_optimize and settings["num_processes"] > 1:
         raise UserError("--do_optimize: a trial runs in one process; start the same command several times instead")
-    run = Run(options, settings, layout, spec, texts, data, labelling, langs)
+    run = Run(options, settings, layout, spec, texts, data, labelling, langs, exclusions)
     run.points.check()
     return run
 
@@ -166,8 +170,13 @@ def fit(run: Run) -> str:
         "validation_registers": count_registers(prepared.data.validation["label"][:], labelling),
     }
     if is_main_process():
+        write_hashes(run.layout.train_hashes, prepared.data.hashes)
+        run.record.content["leakage"] = find_leakage(run.texts, run.langs, prepared.data.hashes)
         run.record.write("running")
         print(describe_start(run, trainer))
+        for lang, share in run.record.content["leakage"].items():
+            if warning := leakage_warning(share, lang):
+                print(f"warning: {warning}", file=sys.stderr)
 
     calibration = {}
     if arguments.num_train_epochs:

@@ -9,10 +9,12 @@ import subprocess
 
 import pytest
 
+import check_corpus
+import finetune
 import finetuning_generator
 import grid_search
 import run_pipeline
-from tests.factories import skip, typed_registry, write_news
+from tests.factories import FAST, TRAINED, skip, typed_registry, write_news
 from utils.cli.parser import OptionParser
 from utils.runs.files import read_json
 from utils.training.classifier_options import FinetuneOptions
@@ -192,3 +194,25 @@ def test_a_pipeline_as_an_array(site, invoke, monkeypatch):
     assert [line.split(",")[0] for line in table[1:]] == list(tasks), logs
     assert "2 jobs: 0 to submit, 2 complete and skipped" in invoke(run_pipeline, "news.yaml", "--submit")[1]
     assert "2 done, 0 running" in invoke(run_pipeline, "news.yaml", "--status")[1]
+
+
+def test_folds_of_a_model_that_judges_labels(site, monkeypatch, invoke):
+    """check_corpus.py --submit trains the folds as jobs; afterwards the same command reads what they say."""
+    for name, value in site.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(site.folder)
+    assert invoke(finetune, *TRAINED, *FAST)[0] == 0
+    command = ["--with_model", "tiny-en-fr", "--folds", "2"]
+    status, output, errors = invoke(check_corpus, *command, "--submit", "--gpus", "0", "--timeout", "30")
+    assert status == 0 and "2 jobs: 2 to submit" in output, errors
+    assert not (site.folder / "outputs" / "corpus.json").exists()
+    job = next(line.split()[1].strip(":") for line in output.splitlines() if line.startswith("job "))
+    site.wait(job)
+    status, output, errors = invoke(check_corpus, *command, "--status")
+    assert status == 0 and "2 done, 0 running" in output
+    # Nothing is left to train.
+    records = sorted(site.folder.glob("outputs/folds/2-42/*/tiny-en-fr/run.json"))
+    before = [path.stat().st_mtime_ns for path in records]
+    status, output, errors = invoke(check_corpus, *command)
+    assert status == 0 and "by tiny-en-fr" in output, errors
+    assert len(records) == 2 and before == [path.stat().st_mtime_ns for path in records]

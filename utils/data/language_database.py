@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from utils.cli.options import DATA, PLACE, CommonOptions, option
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
-from utils.data.corpus_load import label_columns, make_dataset
+from utils.data.corpus_load import DEFAULT_CORPUS, label_columns, make_dataset
 from utils.data.database_entries import DEFAULT_DATABASE, Entry, read_database
 from utils.data.dataset_files import load_split
 from utils.errors import RunFailure, UserError, nearest
@@ -49,6 +49,25 @@ class DatabaseOptions:
         role=PLACE,
         group=DATA,
         metavar="FILE",
+    )
+
+
+@dataclass(kw_only=True)
+class TextOptions(DatabaseOptions):
+    """Where texts come from: a register corpus, or the datasets of a task."""
+
+    corpus_path: str = option(
+        DEFAULT_CORPUS, "folder of the register corpus", role=PLACE, group=DATA, env="CORPUS_PATH", metavar="DIR"
+    )
+    task: str | None = option(None, "a task of the language database, instead of the register corpus", group=DATA)
+    dataset: list[str] | None = option(
+        None, "datasets of the task, for languages that have several", group=DATA, metavar="NAME"
+    )
+    model_type: ModelType | None = option(
+        None,
+        "ipa: read the columns FEATURE-phoneme with the model MODEL_NAME-ipa of the registry; "
+        "normal (the default): the texts themselves, with MODEL_NAME-normal or MODEL_NAME",
+        group=DATA,
     )
 
 

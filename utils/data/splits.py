@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.data.tokenization import tokenize
+from utils.data.twins import hash_column
 from utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingData:
-    """Tokenized training and validation texts with the columns input_ids, length, label and lang."""
+    """Tokenized training and validation texts with the columns input_ids, length, label and lang.
+
+    `hashes` are those of all of them, see `utils.data.twins`.
+    """
 
     train: "datasets.Dataset"
     validation: "datasets.Dataset"
+    hashes: np.ndarray
 
 
 def prepare_training_data(
@@ -60,8 +65,10 @@ def prepare_training_data(
     parts = [tokenize(languages[x], tokenizer, max_length, cache_dir, whole).select(rows[x]) for x in languages]
     mixed = datasets.concatenate_datasets(parts)
     labels, langs = np.array(mixed["label"][:]), np.array(mixed["lang"][:])
-    train_rows, validation_rows = split_rows(labels, langs, validation_size, max_train_texts, seed)
-    return TrainingData(mixed.select(train_rows), mixed.select(validation_rows))
+    hashes = np.concatenate([hash_column(languages[x].select_columns("text").select(rows[x])) for x in languages])
+    train_rows, validation_rows = split_rows(labels, langs, validation_size, max_train_texts, seed, hashes)
+    seen = hashes[np.concatenate([train_rows, validation_rows])]
+    return TrainingData(mixed.select(train_rows), mixed.select(validation_rows), seen)
 
 
 def mix_languages(labels: dict[str, np.ndarray], mix: str, exponent: float, seed: int) -> dict[str, np.ndarray]:
@@ -93,7 +100,12 @@ def mix_languages(labels: dict[str, np.ndarray], mix: str, exponent: float, seed
 
 
 def split_rows(
-    labels: np.ndarray, langs: np.ndarray, validation_size: float, max_train_texts: int | None, seed: int
+    labels: np.ndarray,
+    langs: np.ndarray,
+    validation_size: float,
+    max_train_texts: int | None,
+    seed: int,
+    hashes: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the training rows and the validation rows of mixed languages, sorted.
 
@@ -104,14 +116,17 @@ def split_rows(
         max_train_texts: at most so many training texts are kept, their registers in proportion; the
             validation part is not touched. None keeps all.
         seed: of every choice.
+        hashes: see `split_validation`.
     """
-    train_rows, validation_rows = split_validation(labels, langs, validation_size, seed)
+    train_rows, validation_rows = split_validation(labels, langs, validation_size, seed, hashes)
     if max_train_texts is not None:
         train_rows = train_rows[subsample(labels[train_rows], max_train_texts, seed)]
     return train_rows, validation_rows
 
 
-def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_validation(
+    labels: np.ndarray, groups: np.ndarray, share: float, seed: int, hashes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Split row numbers into training and validation rows, stratified by label and group.
 
     A pure function of its arguments, so every process finds the same split. Each stratum gives its share,
@@ -123,6 +138,8 @@ def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed:
         groups: a second stratum (the language) of every row, shape [n].
         share: part of the rows for validation, above 0 and below 1; or their number, from 1 on.
         seed: seed of the choice.
+        hashes: of the texts, shape [n]; the same text is never on both sides, so that its share of rows may differ
+            where some are several times there: its first row decides. None takes all texts for different.
 
     Returns:
         Sorted training rows and sorted validation rows.
@@ -137,9 +154,12 @@ def split_validation(labels: np.ndarray, groups: np.ndarray, share: float, seed:
             raise UserError(f"--validation_size {share:g}: there are {len(labels):,} texts in all")
         share /= len(labels)
     chosen = _validation_of_label_sets if labels.ndim == 2 else _validation_of_strata
-    validation = np.sort(np.concatenate(chosen(labels, groups, share, seed)))
-    if not len(validation):
-        raise UserError(f"{len(labels)} texts are too few for a validation part of {share}")
+    different = np.arange(len(labels)) if hashes is None else np.sort(np.unique(hashes, return_index=True)[1])
+    validation = different[np.sort(np.concatenate(chosen(labels[different], groups[different], share, seed)))]
+    if hashes is not None:
+        validation = np.flatnonzero(np.isin(hashes, hashes[validation]))
+    if not len(validation) or len(validation) == len(labels):
+        raise UserError(f"{len(labels)} texts are too few for a validation part of {share:g}")
     return np.setdiff1d(np.arange(len(labels)), validation), validation
 
 

@@ -58,11 +58,7 @@ def write_evaluation(
         "eval_lang": lang,
         "num_texts": len(labels),
         **labelling.describe(labels, probabilities, lang, seed),
-        **(
-            {"oracle": labelling.oracle(labels, probabilities)}
-            if with_oracle and isinstance(labelling, LabelSets)
-            else {}
-        ),
+        **oracle,
         **computed,
         "seconds": round(seconds, 3),
         "texts_per_second": len(labels) / seconds,

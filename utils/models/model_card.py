@@ -258,7 +258,9 @@ def _training_data(record: dict[str, Any], data: dict[str, Any], label: str) -> 
     files = ", ".join(
         f"{_name_of(file.get('path') or file['dataset'])} ({file['sha256'][:12]})" for file in data["files"]
     )
-    return f"{_table([label, 'training texts', 'validation texts'], counts)}\n\nFiles (SHA-256 begins): {files}."
+    left_out = sum(file.get("excluded", 0) for file in data["files"])
+    note = f" {left_out:,} rows that the last of them names were left out." if left_out else ""
+    return f"{_table([label, 'training texts', 'validation texts'], counts)}\n\nFiles (SHA-256 begins): {files}.{note}"
 
 
 def _name_of(place: str) -> str:

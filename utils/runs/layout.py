@@ -128,6 +128,11 @@ class RunLayout:
         return self.outputs / "train.json"
 
     @property
+    def train_hashes(self) -> Path:
+        """The hashes of the texts that the model has seen in training, validation included."""
+        return self.outputs / "train_hashes.npy"
+
+    @property
     def study(self) -> Path:
         """Where the search for good hyperparameters is kept."""
         return self.outputs / "study"

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from utils.cli.options import DATA, HYPERPARAMETER, IDENTITY, default_of, options_by_role
+from utils.data.exclusions import Exclusions, read_exclusions, training_texts
 from utils.data.source import TextSource
 from utils.data.splits import mix_languages, split_rows
+from utils.data.twins import hash_texts, share_seen, write_hashes
 from utils.data.windows import Reading
 from utils.errors import RunFailure, UserError
 from utils.evaluation.labelling import Labelling, LabelSets, OneLabel, fit_thresholds
@@ -130,7 +132,8 @@ def train_baseline(
     """
     langs = split_langs(options.train_langs)
     labelling = make_labelling(texts, langs)
-    data = describe_data(texts, langs, labelling)
+    exclusions = read_exclusions(options.exclude)
+    data = describe_data(texts, langs, labelling, exclusions)
     chosen = baseline_options(options)
     if spec.name != TFIDF:
         chosen |= {"checkpoint": spec.checkpoint, "revision": spec.revision}
@@ -141,13 +144,14 @@ def train_baseline(
     failures: dict[str, str] = {}
     with recorded(record, layout, points):
         record.write("running", kind=BASELINE)
-        parts = _split(texts, langs, options)
+        parts, hashes = _split(texts, langs, options, exclusions)
+        write_hashes(layout.train_hashes, hashes)
         fitted, report = _fit_best(parts, labelling, options, spec)
         write_json(layout.train_json, report)
         clear_results(layout)
         for lang in langs if options.task else texts.languages("test"):
             try:
-                _evaluate(layout, fitted, texts, lang, options)
+                _evaluate(layout, fitted, texts, lang, options, hashes)
             except UserError as error:
                 # One language's trouble must not cost the results of the others.
                 failures[lang] = str(error)
@@ -198,7 +202,9 @@ def _fit_best(
     }
 
 
-def _evaluate(layout: RunLayout, fitted: Fitted, texts: TextSource, lang: str, options: FinetuneOptions) -> None:
+def _evaluate(
+    layout: RunLayout, fitted: Fitted, texts: TextSource, lang: str, options: FinetuneOptions, seen: np.ndarray
+) -> None:
     loaded = texts.load("test", lang, " ")
     started = time.monotonic()
     probabilities = fitted.probabilities(loaded["text"][:])
@@ -212,20 +218,21 @@ def _evaluate(layout: RunLayout, fitted: Fitted, texts: TextSource, lang: str, o
         seed=options.seed,
         task=options.task,
         data=texts.provenance("test", [lang])[0],
-        computed=fitted.computed,
+        computed=fitted.computed | {"leakage": share_seen(loaded, seen)},
     )
 
 
-def _split(texts: TextSource, langs: list[str], options: FinetuneOptions) -> Any:
-    """Return training and validation texts with their labels: those of finetune.py."""
-    loaded = {lang: texts.load("train", lang, " ") for lang in langs}
+def _split(texts: TextSource, langs: list[str], options: FinetuneOptions, exclusions: Exclusions | None) -> Any:
+    """Return training and validation texts with their labels: those of finetune.py; and the hashes of them all."""
+    loaded = {lang: training_texts(texts, lang, " ", exclusions) for lang in langs}
     own = {lang: np.array(x["label"][:]) for lang, x in loaded.items()}
     rows = mix_languages(own, options.mix, options.mix_exponent, options.seed)
     chosen = [(x["text"], x["label"], lang) for lang in langs for x in loaded[lang].select(rows[lang])]
     words = [text for text, _, _ in chosen]
     labels, groups = np.array([label for _, label, _ in chosen]), np.array([lang for _, _, lang in chosen])
-    parts = split_rows(labels, groups, options.validation_size, options.max_train_texts, options.seed)
-    return [([words[row] for row in part], labels[part]) for part in parts]
+    hashes = hash_texts(words)
+    parts = split_rows(labels, groups, options.validation_size, options.max_train_texts, options.seed, hashes)
+    return [([words[row] for row in part], labels[part]) for part in parts], hashes[np.concatenate(parts)]
 
 
 def _fit(

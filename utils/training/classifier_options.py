@@ -20,8 +20,8 @@ from utils.cli.options import (
     options_by_role,
 )
 from utils.cli.values import object_path
-from utils.data.corpus_load import DEFAULT_CORPUS, LabelsOption
-from utils.data.language_database import DatabaseOptions, ModelType
+from utils.data.corpus_load import LabelsOption
+from utils.data.language_database import TextOptions
 from utils.data.windows import LongTexts
 from utils.data.windows import Pooling as WindowPooling
 from utils.errors import UserError
@@ -35,7 +35,7 @@ from utils.training.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, Optimiz
 
 
 @dataclass(kw_only=True)
-class ClassifierOptions(DatabaseOptions, CommonOptions):
+class ClassifierOptions(TextOptions, CommonOptions):
     """Which classifier it is, and what texts it is for."""
 
     GROUP: ClassVar[str] = MODEL
@@ -46,19 +46,6 @@ class ClassifierOptions(DatabaseOptions, CommonOptions):
     train_langs: str = option(help="language to train on, or several joined by '-': en-fr", metavar="LANGS")
     subfolder: str | None = option(
         None, "folder below outputs/ and models/, for experiments that differ otherwise", role=PLACE, metavar="FOLDER"
-    )
-    corpus_path: str = option(
-        DEFAULT_CORPUS, "folder of the register corpus", role=PLACE, group=DATA, env="CORPUS_PATH", metavar="DIR"
-    )
-    task: str | None = option(None, "a task of the language database, instead of the register corpus", group=DATA)
-    dataset: list[str] | None = option(
-        None, "datasets of the task, for languages that have several", group=DATA, metavar="NAME"
-    )
-    model_type: ModelType | None = option(
-        None,
-        "ipa: read the columns FEATURE-phoneme with the model MODEL_NAME-ipa of the registry; "
-        "normal (the default): the texts themselves, with MODEL_NAME-normal or MODEL_NAME",
-        group=DATA,
     )
 
 
@@ -139,6 +126,13 @@ class FinetuneOptions(TrainingOptions, AdapterOptions, OptimizationOptions, Clas
         needs=Need("long_texts", "windows", "is for --long_texts windows"),
     )
     max_train_texts: int | None = option(None, "train on at most so many texts", group=DATA, minimum=1, metavar="N")
+    exclude: str | None = option(
+        None,
+        "train without the rows that this file names: excluded.jsonl of check_corpus.py --prune",
+        role=PLACE,
+        group=DATA,
+        metavar="FILE",
+    )
     freeze_encoder: bool = option(
         False,
         "train the classification head alone",

@@ -1,5 +1,6 @@
 """Puts together what fine-tuning a classifier needs: texts, tokens, model, loss, trainer; and says what it does."""
 
+import contextlib
 import math
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
@@ -8,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from utils.cli.options import DATA, HYPERPARAMETER, MODEL, empty_value, options_by_role
 from utils.cli.values import plural
+from utils.data.exclusions import Exclusions, training_texts
 from utils.data.source import TextSource
+from utils.data.twins import share_seen
 from utils.data.windows import NO_FRAME, Frame, Reading, find_frame
+from utils.errors import UserError
 from utils.evaluation.labelling import Labelling, LabelSets, OneLabel
 from utils.evaluation.metrics import metric_title
 from utils.models.adapters import add_adapters, freeze_encoder, quantization
@@ -23,6 +27,7 @@ from utils.training.classifier_options import FREE_OPTIONS, FinetuneOptions
 from utils.training.options import TEXTS_SHOWN, early_stopping, training_arguments
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
     from utils.data.splits import TrainingData
@@ -49,6 +54,7 @@ class Run:
     data: dict[str, Any]
     labelling: Labelling
     langs: list[str]
+    exclusions: Exclusions | None = None
     points: ResumePoints = field(init=False)
     record: RunRecord = field(init=False)
     stop: StopFlag = field(init=False)
@@ -74,10 +80,29 @@ def make_labelling(texts: TextSource, langs: list[str]) -> Labelling:
     return LabelSets(names, texts.subregisters) if texts.multilabel else OneLabel(names)
 
 
-def describe_data(texts: TextSource, langs: list[str], labelling: Labelling) -> dict[str, Any]:
-    """Return what run.json says of the training texts of these languages."""
-    data = {"corpus": texts.name, "files": texts.provenance("train", langs), "registers": labelling.names}
+def describe_data(
+    texts: TextSource, langs: list[str], labelling: Labelling, exclusions: Exclusions | None
+) -> dict[str, Any]:
+    """Return what run.json says of the training texts of these languages, and of those that are left out."""
+    files = [*texts.provenance("train", langs), *([exclusions.provenance(langs)] if exclusions else [])]
+    data = {"corpus": texts.name, "files": files, "registers": labelling.names}
     return data | ({"labels": "multi", "subregisters": texts.subregisters} if texts.multilabel else {})
+
+
+def find_leakage(texts: TextSource, langs: list[str], seen: "np.ndarray") -> dict[str, float]:
+    """Return which share of each language's test texts is among the texts that a model is trained on.
+
+    Args:
+        texts: to train on and to test with.
+        langs: that are trained on; those without test texts that can be read are left out.
+        seen: the hashes of the training texts.
+    """
+    found = {}
+    for lang in langs:
+        # What is wrong with test texts is no matter of training; evaluate.py says it.
+        with contextlib.suppress(UserError):
+            found[lang] = round(share_seen(texts.load("test", lang, " "), seen), 6)
+    return found
 
 
 @dataclass
@@ -110,7 +135,7 @@ def prepare(run: Run) -> Prepared:
     frame = find_frame(tokenizer) if reading.needs_whole_texts else NO_FRAME
     reading.stride_in(max_length - frame.size)
     data = prepare_training_data(
-        {lang: run.texts.load("train", lang, separator(tokenizer)) for lang in run.langs},
+        {lang: training_texts(run.texts, lang, separator(tokenizer), run.exclusions) for lang in run.langs},
         tokenizer,
         max_length=max_length,
         cache_dir=Path(options.cache_dir),

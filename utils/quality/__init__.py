@@ -1,0 +1,1 @@
+"""Whether texts and labels are sound: duplicates, leakage, doubtful labels."""

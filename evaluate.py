@@ -11,7 +11,6 @@ any number of evaluations may run at once.
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,14 @@ from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.cli.values import plural
 from utils.data.source import TextSource, open_texts
-from utils.errors import Interrupted, RunFailure, UserError, nearest
+from utils.errors import Interrupted, RunFailure, UserError
 from utils.evaluation.metrics import metric_title
+from utils.evaluation.trained import expand_langs, find_trained, known_labels, load_test_texts
 from utils.models.model_card import write_classifier_card
 from utils.runs.files import check_writable
 from utils.runs.layout import RunLayout
-from utils.runs.resume import BASELINE
 from utils.runs.shapes import read_evaluation, read_record
-from utils.training.classifier_options import EvaluateOptions, card_options, typed_name
+from utils.training.classifier_options import EvaluateOptions, card_options
 
 
 def main() -> int:
@@ -43,7 +42,7 @@ def main() -> int:
     evaluator = Evaluator(options, layout, texts)
     if options.task is None:
         # A corpus has the same registers in all languages.
-        evaluator.registers_of(langs[0])
+        known_labels(evaluator.texts, langs[0], evaluator.classifier, layout.name)
     failures: dict[str, str] = {}
     for lang in langs:
         try:
@@ -69,30 +68,6 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def find_trained(options: EvaluateOptions) -> tuple[EvaluateOptions, RunLayout]:
-    """Find the trained model; its task, database, datasets and type are those of its training unless others are given.
-
-    Raises:
-        UserError: if it is not there, not trained to its end, or was trained on texts of the other type.
-    """
-
-    def layout_of(name: str) -> RunLayout:
-        return RunLayout(name, options.train_langs, options.subfolder, options.output_dir, options.models_dir)
-
-    typed = f"{options.model_name}-{options.model_type}"
-    known = {typed} if options.model_type and layout_of(typed).model.is_dir() else set()
-    layout = layout_of(typed_name(options.model_name, options.model_type, known))
-    check_trained(layout)
-    trained = (read_record(layout.run_json) or {}).get("options", {})
-    model_type = trained.get("model_type") or "normal"
-    if options.model_type not in (None, model_type):
-        raise UserError(f"{layout.name} was trained with --model_type {model_type}, not {options.model_type}")
-    found = {"model_name": layout.model_name, "model_type": model_type, "task": options.task or trained.get("task")}
-    if found["task"] is not None:
-        found |= {name: getattr(options, name) or trained.get(name) for name in ("language_database", "dataset")}
-    return replace(options, **found), layout
-
-
 def choose_langs(options: EvaluateOptions, texts: TextSource) -> list[str]:
     """Return the languages to evaluate on, each once."""
     langs = [*([options.eval_lang] if options.eval_lang else []), *(options.eval_langs or [])]
@@ -102,23 +77,7 @@ def choose_langs(options: EvaluateOptions, texts: TextSource) -> list[str]:
             raise UserError(f"a model is evaluated on one language at a time, got {lang!r}: --eval_langs {parts}")
     if not langs:
         raise UserError("give the languages to evaluate on with --eval_langs (or --eval_lang), for instance all")
-    if "all" in langs:
-        langs = [*texts.languages("test"), *(lang for lang in langs if lang != "all")]
-        if not langs:
-            raise UserError(f"no test files in {texts.name}")
-    return list(dict.fromkeys(langs))
-
-
-def check_trained(layout: RunLayout) -> None:
-    """Refuse a model whose training has not come to its end."""
-    record = read_record(layout.run_json)
-    if (record or {}).get("kind") == BASELINE:
-        raise UserError(f"{layout.name} is a baseline: finetune.py has evaluated it, and no model is kept")
-    if not (layout.model / "config.json").is_file():
-        trained = [path.parent.name for path in layout.model.parent.glob("*/config.json")]
-        raise UserError(f"no trained model in {layout.model}; train it with finetune.py{nearest(layout.name, trained)}")
-    if record is not None and record["status"] != "complete":
-        raise UserError(f"{layout.name} is not trained to its end: {layout.run_json} says {record['status']!r}")
+    return expand_langs(langs, texts)
 
 
 def skip_evaluated(langs: list[str], layout: RunLayout, texts: TextSource, with_oracle: bool) -> list[str]:
@@ -158,45 +117,22 @@ class Evaluator:
         self.options, self.layout = options, layout
         self.classifier = Classifier(layout.model, options.precision, options.temperature)
         self.labelling = self.classifier.labelling
-        self.registers = self.classifier.labels
         if options.oracle_threshold and not self.labelling.multilabel:
             raise UserError(f"--oracle_threshold: {layout.name} gives each text one label, without a threshold")
-        self.texts = texts.as_labelled(self.labelling.multilabel, self.registers)
-
-    def registers_of(self, lang: str) -> list[str]:
-        """Return the registers of a language's texts, all of which the model knows."""
-        registers = self.texts.label_names([lang])
-        unknown = [register for register in registers if register not in self.registers]
-        if unknown:
-            raise UserError(
-                f"{self.texts.name} has registers that {self.layout.name} was not trained on: {', '.join(unknown)}; "
-                f"the model knows {', '.join(self.registers)}"
-            )
-        return registers
+        self.texts = texts.as_labelled(self.labelling.multilabel, self.classifier.labels)
 
     def evaluate(self, lang: str) -> str:
         """Evaluate on one language, write its files, return a line for the user."""
-        import numpy as np
-
-        from utils.data.tokenization import separator, tokenize
+        from utils.data.tokenization import tokenize
         from utils.data.twins import leakage_warning, read_hashes, share_seen
         from utils.evaluation.results import write_evaluation
         from utils.models import device as machine
 
-        classifier, tokenizer = self.classifier, self.classifier.tokenizer
-        registers = self.registers_of(lang)
-        texts = self.texts.load("test", lang, separator(tokenizer))
-        # As the model counts them.
-        places = np.array([self.registers.index(register) for register in registers])
-        given = np.asarray(texts["label"][:])
-        if self.labelling.multilabel:
-            labels = np.zeros((len(given), len(self.registers)), dtype=np.int8)
-            labels[:, places] = given
-        else:
-            labels = places[given]
+        classifier = self.classifier
+        texts, labels = load_test_texts(self.texts, lang, classifier, self.layout.name)
         whole = classifier.reading.needs_whole_texts
         cache_dir = Path(self.options.cache_dir)
-        dataset = tokenize(texts, tokenizer, classifier.max_length, cache_dir, whole)
+        dataset = tokenize(texts, classifier.tokenizer, classifier.max_length, cache_dir, whole)
         pieces = classifier.pieces(dataset)
         started = time.monotonic()
         logits = classifier.logits(pieces, self.options.eval_token_budget, lang)

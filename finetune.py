@@ -26,7 +26,7 @@ from utils.data.twins import leakage_warning, write_hashes
 from utils.errors import UserError
 from utils.models.adapters import check_adapter_options
 from utils.models.model_card import write_classifier_card
-from utils.models.registry import find_model, load_registry
+from utils.models.registry import find_model, load_registry, typed_name
 from utils.runs.distributed import is_main_process, leave_process_group
 from utils.runs.files import check_writable, now, timestamp, write_json
 from utils.runs.layout import RunLayout, split_langs
@@ -39,7 +39,6 @@ from utils.training.classifier_options import (
     card_options,
     check_label_options,
     resolve_settings,
-    typed_name,
 )
 from utils.training.classifier_setup import (
     Prepared,

@@ -28,6 +28,7 @@ from utils.data.corpus_load import DEFAULT_CORPUS, open_corpus
 from utils.data.delimited import write_table
 from utils.errors import UserError
 from utils.evaluation.calibration import calibration_rows, describe_calibration, reliability_of_all
+from utils.evaluation.checklist import write_checklist
 from utils.evaluation.comparison import compare, comparison_file, describe
 from utils.evaluation.misclassified import TestTexts, misclassified
 from utils.evaluation.results import RunResults, load_results, tidy_table
@@ -41,9 +42,11 @@ from utils.figures.reliability import reliability_figure
 from utils.figures.style import STYLES, Style
 from utils.figures.tve import train_vs_eval_figure
 from utils.prediction.results import describe_counts, first_level, label_counts, label_table, read_overview
+from utils.report.explanations import read_explanations
 from utils.report.labels import write_label_report
 from utils.report.report import report_data, write_report
-from utils.training.classifier_options import FREE_OPTIONS
+from utils.runs.files import write_text
+from utils.training.classifier_options import FREE_OPTIONS, card_options
 
 # The name of filtered results, unless they are given another.
 FILTERED = "filtered"
@@ -109,10 +112,15 @@ class PostEvalOptions(CommonOptions):
     calibration: bool = option(
         False, "expected calibration error and reliability diagrams, from the predictions", group=STATISTICS
     )
+    checklist: bool = option(
+        False,
+        "write checklist.md: what the reproducibility checklist of ACL venues asks, from the records",
+        group=STATISTICS,
+    )
     ignore_report: bool = option(False, "write no report.html", group=REPORT)
     show_texts: bool = option(
         False,
-        "put misclassified texts into the report; mind whom you give it to",
+        "put misclassified texts into the report, and those that explain.py has kept; mind whom you give it to",
         group=REPORT,
         needs=Need("ignore_report", False, "puts texts into the report, which --ignore_report leaves out"),
     )
@@ -165,6 +173,9 @@ def main() -> int:
             print(text)
     written, unchanged = draw_all(plan_figures(options, results))
     written += [write_table(results.base_dir / name, rows) for name, rows in tables.items() if rows]
+    if options.checklist:
+        written.append(results.base_dir / "checklist.md")
+        write_text(written[-1], write_checklist(results.base_dir, card_options))
     if results.runs and not options.ignore_report:
         written.append(make_report(options, results, tables["seeds.csv"]))
     evaluations = sum(len(run.evaluations) for run in results.runs)
@@ -203,7 +214,7 @@ def gather(options: PostEvalOptions) -> Results:
     # What a shell completes ends with a slash.
     options.compare = [Path(name).as_posix() for name in options.compare or []]
     # Runs that are compared, or that differ by their seed, may be in subfolders alone.
-    runs = load_results(base_dir, required=not (options.compare or options.seeds))
+    runs = load_results(base_dir, required=not (options.compare or options.seeds or options.checklist))
     matrices = select_matrices(runs, options.cfm_models, options.cfm_train_langs, options.cfm_eval_langs)
     if options.show_texts and any(not x.get("task") for run in runs for x in run.evaluations.values()):
         open_corpus(options.corpus_path)
@@ -309,6 +320,9 @@ def make_report(options: PostEvalOptions, results: Results, seeds: list[dict[str
         examples=examples,
         comparisons=results.comparisons,
         seeds=seeds,
+        explanations={
+            run.name: found for run in results.runs if (found := read_explanations(run.folder, options.show_texts))
+        },
     )
     return write_report(results.base_dir / f"report{results.suffixes[2]}.html", data)
 

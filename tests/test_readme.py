@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import check_corpus
 import download_model
 import evaluate
+import explain
 import finetune
 import finetune_lm
 import finetuning_generator
@@ -30,6 +32,8 @@ OPTIONS = {
     "finetune.py": finetune.FinetuneOptions,
     "finetune_lm.py": finetune_lm.FinetuneLmOptions,
     "evaluate.py": evaluate.EvaluateOptions,
+    "check_corpus.py": check_corpus.CheckOptions,
+    "explain.py": explain.ExplainOptions,
     "post_eval.py": post_eval.PostEvalOptions,
     "predict.py": predict.PredictOptions,
     "download_model.py": download_model.DownloadOptions,

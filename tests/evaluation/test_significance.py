@@ -81,8 +81,23 @@ def test_no_difference_is_never_significant():
     same = PairedTexts(labels, first, first, 4)
     for metric in METRICS:
         assert approximate_randomization(same, 1, 200)[metric] == 1
-        assert paired_bootstrap(same, 1, 200)[metric] == {"difference": 0, "low": 0, "high": 0, "p": 1}
+        nothing = {"difference": 0, "low": 0, "high": 0, "p": 1, "detectable": 0}
+        assert paired_bootstrap(same, 1, 200)[metric] == nothing
     assert mcnemar(same) == 1
+
+
+@pytest.mark.slow
+def test_a_detectable_difference_is_detected_in_four_of_five_cases():
+    detectable = paired_bootstrap(PairedTexts(*two_classifiers(400, 0, (0.6, 0.6)), 4), 1, 500)["accuracy"][
+        "detectable"
+    ]
+    # A classifier that guesses where it does not know is right in a quarter of these cases too.
+    better = 0.6 + detectable / 0.75
+    shown = 0
+    for seed in range(200):
+        found = paired_bootstrap(PairedTexts(*two_classifiers(400, seed, (0.6, better)), 4), seed, 300)["accuracy"]
+        shown += found["low"] > 0
+    assert 0.7 < shown / 200 < 0.9
 
 
 @pytest.mark.slow

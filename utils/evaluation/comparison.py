@@ -69,7 +69,8 @@ def compare(base_dir: Path, names: list[str], seed: int, resamples: int = RESAMP
 
     Returns:
         A row per pair, language and metric: both values, the difference (second minus first) with its
-        interval, p-values as they are and corrected (``_holm``). McNemar's test is about accuracy alone.
+        interval, the smallest one that could be shown (``detectable``), p-values as they are and corrected
+        (``_holm``). McNemar's test is about accuracy alone.
 
     Raises:
         UserError: if runs are missing, share no language, or were evaluated on different texts.
@@ -114,7 +115,7 @@ def _compare_on(
             "metric": metric,
             "first_value": float(values[0][metric]),
             "second_value": float(values[1][metric]),
-            **{key: bootstrap[metric][key] for key in ("difference", "low", "high")},
+            **{key: bootstrap[metric][key] for key in ("difference", "low", "high", "detectable")},
             "p_bootstrap": bootstrap[metric]["p"],
             "p_randomisation": randomization[metric],
             "p_mcnemar": mcnemar(texts) if metric == texts.share_right else None,
@@ -171,8 +172,10 @@ def describe(rows: list[dict[str, Any]], metric: str = "macro_f1") -> str:
                         f"    {row['eval_lang']:8} {row['num_texts']:>7,} texts  {row['first_value']:.3f} -> "
                         f"{row['second_value']:.3f}  {difference:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]  "
                         f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}{' *' if p < 0.05 else ''}"
+                        f"  (could show {row['detectable']:.3f})"
                     )
     lines.append(
+        "could show: the smallest difference that so many texts show with a power of 80 %\n"
         "to cite: approximate randomization for F1, McNemar's test for accuracy, the bootstrap's interval for the "
         "difference;\nthe bootstrap's p may differ: it asks how the difference varies over other texts, randomization "
         "how often exchanging\nthe two models' predictions makes one as large"

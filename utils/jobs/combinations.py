@@ -17,7 +17,7 @@ from utils.jobs import slurm
 from utils.jobs.options import ALL, EvalJobOptions, TrainJobOptions
 from utils.jobs.status import JobStatus
 from utils.jobs.submission import Ledger, Work
-from utils.models.registry import ModelSpec, find_model, load_registry, registry_path
+from utils.models.registry import ModelSpec, find_model, load_registry, registry_path, typed_name
 from utils.runs.layout import RunLayout, check_lang, split_langs
 from utils.runs.record import differences
 from utils.runs.resume import is_trained
@@ -28,7 +28,6 @@ from utils.training.classifier_options import (
     EvaluateOptions,
     FinetuneOptions,
     resolve_settings,
-    typed_name,
 )
 
 

@@ -17,10 +17,10 @@ from utils.data.source import open_texts
 from utils.errors import UserError, nearest
 from utils.jobs import batch
 from utils.jobs.batch import SubmitOptions, check_submit_options
-from utils.models.registry import find_model, load_registry
+from utils.models.registry import find_model, load_registry, typed_name
 from utils.runs.layout import RunLayout, check_lang, split_langs
 from utils.runs.shapes import read_result
-from utils.training.classifier_options import EvaluateOptions, FinetuneOptions, typed_name
+from utils.training.classifier_options import EvaluateOptions, FinetuneOptions
 
 
 @dataclass(kw_only=True)

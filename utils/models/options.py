@@ -1,9 +1,10 @@
 """The options of every script that computes texts with a model."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from utils.cli.options import EFFORT, HYPERPARAMETER, MEMORY, PLACE, PLACES, option
+from utils.cli.options import EFFORT, HYPERPARAMETER, MEMORY, MODEL, PLACE, PLACES, CommonOptions, option
+from utils.data.language_database import TextOptions
 from utils.runs.files import CACHE_DIR
 
 # In the configuration of a classifier, see `utils.evaluation.calibration.fit_temperature`.
@@ -57,4 +58,19 @@ class CacheOptions:
 
     cache_dir: str = option(
         CACHE_DIR, "where tokenized texts are kept for all runs", role=PLACE, group=PLACES, metavar="DIR"
+    )
+
+
+@dataclass(kw_only=True)
+class ClassifierOptions(TextOptions, CommonOptions):
+    """Which classifier it is, and what texts it is for."""
+
+    GROUP: ClassVar[str] = MODEL
+
+    model_name: str = option(
+        help="abbreviation of the model in the registry (model2chckpt.json)", role=HYPERPARAMETER, metavar="NAME"
+    )
+    train_langs: str = option(help="language to train on, or several joined by '-': en-fr", metavar="LANGS")
+    subfolder: str | None = option(
+        None, "folder below outputs/ and models/, for experiments that differ otherwise", role=PLACE, metavar="FOLDER"
     )

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -326,3 +327,17 @@ def resolve_checkpoint(
             f"model {spec.name}: {spec.checkpoint} is not in the local cache ({problem}) and the hub did not give it\n"
             f"run `{spec.download_command}` where there is internet; {failure}"
         ) from None
+
+
+def typed_name(model_name: str, model_type: str | None, known: Container[str]) -> str:
+    """Return the name of the model for one kind of texts: ``rus-pol`` is ``rus-pol-ipa`` for IPA.
+
+    Args:
+        model_name: as the user gave it.
+        model_type: "ipa", "normal" or None.
+        known: names of models; normal texts are read by the model of the plain name if the other is not known.
+    """
+    typed = f"{model_name}-{model_type}"
+    if model_type is None or model_name.endswith(f"-{model_type}"):
+        return model_name
+    return typed if model_type == "ipa" or typed in known else model_name

@@ -280,12 +280,13 @@ function comparisons() {
   const rows = DATA.comparisons.filter((row) => row.metric === state.metric).map((row) => ({ ...row, eval: lang(row.eval_lang) }));
   return [
     el("h2", {}, "Comparisons on the same texts"),
-    table("tests", `${TITLES[state.metric]}, second minus first, with its 95 % interval (paired bootstrap); p-values after Holm's correction. To cite: approximate randomization for F1, McNemar's test for accuracy; the bootstrap for the interval. Bootstrap and randomization may differ: the one asks how the difference varies over other texts, the other how often exchanging the two models' predictions makes one as large.`, [
+    table("tests", `${TITLES[state.metric]}, second minus first, with its 95 % interval (paired bootstrap); p-values after Holm's correction. To cite: approximate randomization for F1, McNemar's test for accuracy; the bootstrap for the interval. Bootstrap and randomization may differ: the one asks how the difference varies over other texts, the other how often exchanging the two models' predictions makes one as large. Could show: the smallest difference that so many texts show at 5 % with a power of 80 %.`, [
       { key: "first", label: "first" }, { key: "second", label: "second" }, { key: "eval", label: "evaluated on" },
       { key: "num_texts", label: "texts", number: true, show: (row) => count(row.num_texts) },
       { key: "first_value", label: "first", number: true, show: (row) => fixed(row.first_value) },
       { key: "second_value", label: "second", number: true, show: (row) => fixed(row.second_value) },
       { key: "difference", label: "difference", number: true, show: (row) => `${fixed(row.difference)} ${interval([row.low, row.high])}` },
+      { key: "detectable", label: "could show", number: true, show: (row) => fixed(row.detectable) },
       { ...p("p_bootstrap_holm"), label: "p, bootstrap" }, { ...p("p_randomisation_holm"), label: "p, randomization" }, { ...p("p_mcnemar_holm"), label: "p, McNemar" },
     ], rows),
   ];
@@ -338,13 +339,3 @@ function download() {
   link.click();
   URL.revokeObjectURL(link.href);
 }
-
-const metricBox = document.getElementById("metric");
-for (const metric of METRICS) metricBox.append(el("option", { value: metric }, TITLES[metric]));
-metricBox.value = state.metric;
-metricBox.addEventListener("change", () => { state.metric = metricBox.value; draw(); });
-document.getElementById("download").addEventListener("click", download);
-document.getElementById("print").addEventListener("click", () => window.print());
-document.getElementById("counts").textContent += `, ${count(EVALUATIONS.length)} evaluations on ${new Set(EVALUATIONS.map((row) => row.code)).size} languages`;
-window.addEventListener("hashchange", () => draw(location.hash.startsWith("#model/") && document.activeElement?.id ? document.activeElement.id : null));
-draw();

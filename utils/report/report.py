@@ -55,6 +55,7 @@ def report_data(
     examples: dict[str, dict[str, Any]] | None = None,
     comparisons: list[dict[str, Any]] | None = None,
     seeds: list[dict[str, Any]] | None = None,
+    explanations: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return what the report shows, as the script in it reads it.
 
@@ -65,8 +66,10 @@ def report_data(
         examples: misclassified texts per run and language, see `examples.misclassified`.
         comparisons: rows of `comparison.compare`.
         seeds: rows of `seeds.seeds_table`.
+        explanations: per run and language, see `report.explanations.read_explanations`.
     """
     langs = {lang for run in runs for lang in (*run.evaluations, *run.train_langs.split("-"))}
+    langs |= {lang for own in (explanations or {}).values() for lang in own}
     registers = {name for run in runs for result in run.evaluations.values() for name in result["registers"]}
     metrics = metrics_of(result for run in runs for result in run.evaluations.values())
     return {
@@ -79,6 +82,7 @@ def report_data(
         ],
         "comparisons": comparisons or [],
         "seeds": seeds or [],
+        "explanations": explanations or {},
     }
 
 
@@ -155,7 +159,8 @@ def write_report(path: Path, data: dict[str, Any]) -> Path:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
     # A "<" of the data would end the script element that holds it.
     content = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    own = {"css": ("report.css",), "js": ("report.js", "pages.js")}
+    pages = ("pages.js", *(("explanations.js",) if data["explanations"] else ()), "start.js")
+    own = {"css": ("report.css",), "js": ("report.js", *pages)}
     parts = {
         # The project's own files.
         name: Markup("\n".join((TEMPLATES / file).read_text(encoding="utf-8") for file in files))  # noqa: S704

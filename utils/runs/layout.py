@@ -133,6 +133,11 @@ class RunLayout:
         return self.outputs / "train_hashes.npy"
 
     @property
+    def explanations(self) -> Path:
+        """What predictions are made of."""
+        return self.outputs / "explanations"
+
+    @property
     def study(self) -> Path:
         """Where the search for good hyperparameters is kept."""
         return self.outputs / "study"

@@ -1,7 +1,6 @@
 """The options of finetune.py and evaluate.py, which the scripts that plan jobs know too."""
 
 import os
-from collections.abc import Container
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -14,39 +13,22 @@ from utils.cli.options import (
     PLACE,
     SEARCH,
     TRAINING,
-    CommonOptions,
     Need,
     option,
     options_by_role,
 )
 from utils.cli.values import object_path
 from utils.data.corpus_load import LabelsOption
-from utils.data.language_database import TextOptions
 from utils.data.windows import LongTexts
 from utils.data.windows import Pooling as WindowPooling
 from utils.errors import UserError
 from utils.evaluation.thresholds import Metric, ThresholdChoice
 from utils.models.adapters import AdapterOptions
-from utils.models.options import CacheOptions, InferenceOptions
+from utils.models.options import CacheOptions, ClassifierOptions, InferenceOptions
 from utils.models.pooling import Pooling
 from utils.models.registry import ModelSpec
 from utils.training.options import DEFAULT_BATCH_SIZE, TrainingOptions
 from utils.training.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, OptimizationOptions, study_defaults
-
-
-@dataclass(kw_only=True)
-class ClassifierOptions(TextOptions, CommonOptions):
-    """Which classifier it is, and what texts it is for."""
-
-    GROUP: ClassVar[str] = MODEL
-
-    model_name: str = option(
-        help="abbreviation of the model in the registry (model2chckpt.json)", role=HYPERPARAMETER, metavar="NAME"
-    )
-    train_langs: str = option(help="language to train on, or several joined by '-': en-fr", metavar="LANGS")
-    subfolder: str | None = option(
-        None, "folder below outputs/ and models/, for experiments that differ otherwise", role=PLACE, metavar="FOLDER"
-    )
 
 
 @dataclass(kw_only=True)
@@ -212,17 +194,3 @@ def resolve_settings(options: FinetuneOptions, spec: ModelSpec) -> dict[str, Any
         "revision": spec.revision,
         "num_processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
-
-
-def typed_name(model_name: str, model_type: str | None, known: Container[str]) -> str:
-    """Return the name of the model for one kind of texts: ``rus-pol`` is ``rus-pol-ipa`` for IPA.
-
-    Args:
-        model_name: as the user gave it.
-        model_type: "ipa", "normal" or None.
-        known: names of models; normal texts are read by the model of the plain name if the other is not known.
-    """
-    typed = f"{model_name}-{model_type}"
-    if model_type is None or model_name.endswith(f"-{model_type}"):
-        return model_name
-    return typed if model_type == "ipa" or typed in known else model_name

@@ -1,0 +1,1 @@
+"""What predictions are made of: words of texts, and keywords of registers."""

@@ -19,6 +19,7 @@ from utils.cli.options import MODEL, PLACES, SLURM, option
 from utils.cli.script import run_script
 from utils.data.delimited import write_table
 from utils.errors import UserError
+from utils.evaluation.rankings import describe_expected
 from utils.jobs import grid as grids
 from utils.jobs.batch import TEMPLATES
 from utils.jobs.experiments import (
@@ -123,6 +124,8 @@ def collect(jobs: list[Experiment], grid: grids.Grid, options: GridOptions, base
     print(f"{len(rows)} of {len(jobs)} jobs are complete; the best by {options.metric}:")
     shown = ["model", "train_langs", *grid.varying, options.metric]
     print(pd.DataFrame(rows[:10])[shown].to_string(index=False))
+    scored = [row[options.metric] for row in rows if row.get(options.metric) is not None]
+    print(describe_expected(scored, not options.metric.endswith("loss")))
     if not figure:
         print("no parameter has several values, so there is nothing to draw")
     print("\n".join(map(str, written)))

@@ -31,12 +31,14 @@ from utils.evaluation.calibration import calibration_rows, describe_calibration,
 from utils.evaluation.checklist import write_checklist
 from utils.evaluation.comparison import compare, comparison_file, describe
 from utils.evaluation.misclassified import TestTexts, misclassified
+from utils.evaluation.rankings import Ranks, almost_stochastic_order, describe_order, rank_runs
 from utils.evaluation.results import RunResults, load_results, tidy_table
 from utils.evaluation.seeds import SeedGroup, describe_seeds, find_groups, mean_runs, seeds_table
 from utils.evaluation.selection import MatrixGrid, select_grid, select_matrices, shown_runs
 from utils.figures.cfm import confusion_figure
 from utils.figures.drawing import Drawing, draw_all
 from utils.figures.names import Names, load_names
+from utils.figures.ranks import ranks_figure
 from utils.figures.registers import registers_figure
 from utils.figures.reliability import reliability_figure
 from utils.figures.style import STYLES, Style
@@ -109,6 +111,11 @@ class PostEvalOptions(CommonOptions):
     seeds: bool = option(
         False, "mean and standard deviation of runs in subfolders that differ by their seed alone", group=STATISTICS
     )
+    ranks: bool = option(
+        False,
+        "mean ranks of all runs over the languages that all were evaluated on, and which of them differ: ranks.png",
+        group=STATISTICS,
+    )
     calibration: bool = option(
         False, "expected calibration error and reliability diagrams, from the predictions", group=STATISTICS
     )
@@ -152,6 +159,7 @@ class Results:
     comparisons: list[dict[str, Any]]
     groups: list[SeedGroup]
     reliabilities: dict[str, dict[str, Any]]
+    ranks: Ranks | None = None
     # What the names of files end with, for filtered results: of the confusion matrices, of the train-vs-eval
     # matrices, and of the tables and the report.
     suffixes: tuple[str, str, str] = ("", "", "")
@@ -167,6 +175,7 @@ def main() -> int:
     for text in (
         describe(results.comparisons) if results.comparisons else "",
         describe_seeds(tables["seeds.csv"]),
+        describe_order(tables["order.csv"]),
         describe_calibration(tables["calibration.csv"]),
     ):
         if text:
@@ -234,6 +243,7 @@ def gather(options: PostEvalOptions) -> Results:
         compare(base_dir, options.compare, options.seed) if options.compare else [],
         find_groups(base_dir, FREE_OPTIONS) if options.seeds else [],
         reliability_of_all(runs) if options.calibration else {},
+        rank_runs(runs, "macro_f1") if options.ranks else None,
         suffixes,
     )
 
@@ -264,6 +274,9 @@ def make_tables(options: PostEvalOptions, results: Results) -> dict[str, list[di
     tables = {
         f"summary{results.suffixes[2]}.csv": tidy_table(results.runs),
         "seeds.csv": seeds_table(results.groups),
+        "order.csv": almost_stochastic_order(results.groups, "macro_f1", options.seed)
+        if len(results.groups) > 1
+        else [],
         "calibration.csv": [row for run in results.runs for row in calibration_rows(run, reliabilities.get(run.name))],
     }
     return tables | ({comparison_file(options.compare): results.comparisons} if options.compare else {})
@@ -280,6 +293,8 @@ def plan_figures(options: PostEvalOptions, results: Results) -> list[Drawing]:
         if run.name in results.reliabilities:
             make = partial(reliability_figure, run, results.reliabilities[run.name], style, names)
             drawings.append(Drawing(make, run.folder / "reliability", formats))
+    if results.ranks:
+        drawings.append(Drawing(partial(ranks_figure, results.ranks, style), base_dir / "ranks", formats))
     matrices = [(results.runs, results.grid, f"tve{results.suffixes[1]}")] if results.grid else []
     if results.groups:
         means = mean_runs(results.groups)

@@ -242,6 +242,7 @@ def test_results_whatever_there_is(tmp_path, count):
     summary = write_results(study, own, table, plots)
     assert plots.read_bytes().startswith(b"%PDF") and str(plots) in summary
     assert ("best trial" in summary) == (count > 0)
+    assert ("expected best of so many trials (Dodge et al. 2019): 1 " in summary) == (count > 0)
     if count:
         frame = pandas.read_csv(table)
         assert list(frame["state"]) == ["COMPLETE"] * count and {"number", "value", "x", "y"} <= set(frame)

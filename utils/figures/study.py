@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from utils.evaluation.rankings import describe_expected, expected_validation
+from utils.figures.style import new_figure
 from utils.runs.files import atomic_path
 from utils.training.study import StudySettings
 
 if TYPE_CHECKING:
     import optuna
+    from matplotlib.figure import Figure
 
 PLOTS = (
     "plot_optimization_history", "plot_intermediate_values", "plot_parallel_coordinate", "plot_contour",
@@ -19,6 +24,7 @@ PLOTS = (
 
 def write_results(study: "optuna.Study", settings: StudySettings, table: Path, plots: Path) -> str:
     """Write a study's trials as a gzipped CSV table and its plots as a PDF; return a summary for the user."""
+    from optuna.study import StudyDirection
     from optuna.trial import TrialState
 
     columns = ("number", "value", "params", "state", "datetime_start", "datetime_complete", "duration")
@@ -35,9 +41,35 @@ def write_results(study: "optuna.Study", settings: StudySettings, table: Path, p
         best = study.best_trial
         chosen = ", ".join(f"{name} {value}" for name, value in best.params.items())
         lines.append(f"best trial {best.number}: {settings.metric} {best.value:.6g} with {chosen}")
+        lines.append(describe_expected(_values(study), study.direction == StudyDirection.MAXIMIZE))
     lines += [f"trials   {table}", f"plots    {plots}"]
     lines += [f"not drawn: {reason}" for reason in missing]
     return "\n".join(lines)
+
+
+def _values(study: "optuna.Study") -> list[float]:
+    """Return the scores of the complete trials, in their order."""
+    from optuna.trial import TrialState
+
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [float(trial.value) for trial in complete if trial.value is not None]
+
+
+def _draw_expected(study: "optuna.Study") -> "Figure | None":
+    """Return the curve of the best score to be expected of so many trials; None without trials."""
+    from optuna.study import StudyDirection
+
+    values = _values(study)
+    if not values:
+        return None
+    sign = 1 if study.direction == StudyDirection.MAXIMIZE else -1
+    figure = new_figure(9, 6)
+    axes = figure.add_axes((0.1, 0.1, 0.85, 0.8))
+    axes.plot(range(1, len(values) + 1), sign * expected_validation(sign * np.array(values)), marker="o", markersize=3)
+    axes.set_xlabel("trials")
+    axes.set_ylabel("expected best value")
+    axes.set_title("Expected validation performance (Dodge et al. 2019)")
+    return figure
 
 
 def _draw(study: "optuna.Study", path: Path) -> Iterator[str]:
@@ -61,5 +93,8 @@ def _draw(study: "optuna.Study", path: Path) -> Iterator[str]:
                 yield f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
             finally:
                 pyplot.close("all")
+        expected = _draw_expected(study)
+        if expected is not None:
+            pages.savefig(expected)
         if not pages.get_pagecount():
             pages.savefig(pyplot.figure())

@@ -12,13 +12,14 @@ any number of evaluations may run at once.
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.cli.values import plural
 from utils.data.source import TextSource, open_texts
 from utils.errors import Interrupted, RunFailure, UserError
+from utils.evaluation.clusters import clusters_of_corpus, clusters_of_twins
 from utils.evaluation.metrics import metric_title
 from utils.evaluation.trained import expand_langs, find_trained, known_labels, load_test_texts
 from utils.models.model_card import write_classifier_card
@@ -26,6 +27,9 @@ from utils.runs.files import check_writable
 from utils.runs.layout import RunLayout
 from utils.runs.shapes import read_evaluation, read_record
 from utils.training.classifier_options import EvaluateOptions, card_options
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def main() -> int:
@@ -35,7 +39,7 @@ def main() -> int:
     langs = choose_langs(options, texts)
     check_writable(layout.outputs)
     if not options.force:
-        langs = skip_evaluated(langs, layout, texts, options.oracle_threshold)
+        langs = skip_evaluated(langs, layout, texts, options)
         if not langs:
             return 0
 
@@ -80,14 +84,14 @@ def choose_langs(options: EvaluateOptions, texts: TextSource) -> list[str]:
     return expand_langs(langs, texts)
 
 
-def skip_evaluated(langs: list[str], layout: RunLayout, texts: TextSource, with_oracle: bool) -> list[str]:
+def skip_evaluated(langs: list[str], layout: RunLayout, texts: TextSource, options: EvaluateOptions) -> list[str]:
     """Return the languages without results on their present test texts; name the others.
 
     Args:
         langs: to evaluate on.
         layout: of the model's run.
         texts: to evaluate on.
-        with_oracle: results of texts with several labels must have those at the threshold of --oracle_threshold.
+        options: of the script; results without what they ask for besides are none.
     """
     left = []
     for lang in langs:
@@ -100,7 +104,10 @@ def skip_evaluated(langs: list[str], layout: RunLayout, texts: TextSource, with_
             present = texts.provenance("test", [lang])[0]["sha256"] if result else None
         except (UserError, RunFailure):
             present = None
-        lacking = with_oracle and result is not None and result.get("labels") == "multi" and "oracle" not in result
+        lacking = result is not None and (
+            (options.oracle_threshold and result.get("labels") == "multi" and "oracle" not in result)
+            or (options.clusters is not None and "intervals" not in result)
+        )
         if present is not None and result.get("data", {}).get("sha256") == present and not lacking:
             print(f"{lang}: evaluated already, {scores(result)} (--force repeats it)")
         else:
@@ -120,6 +127,12 @@ class Evaluator:
         if options.oracle_threshold and not self.labelling.multilabel:
             raise UserError(f"--oracle_threshold: {layout.name} gives each text one label, without a threshold")
         self.texts = texts.as_labelled(self.labelling.multilabel, self.classifier.labels)
+
+    def clusters(self, lang: str, num_texts: int) -> "np.ndarray | None":
+        """Return the clusters of a language's texts, from --clusters or else from the corpus; None without."""
+        if self.options.clusters:
+            return clusters_of_twins(self.options.clusters, lang, num_texts)
+        return clusters_of_corpus(self.texts, lang)
 
     def evaluate(self, lang: str) -> str:
         """Evaluate on one language, write its files, return a line for the user."""
@@ -153,6 +166,7 @@ class Evaluator:
             data=self.texts.provenance("test", [lang])[0],
             computed=computed | {"temperature": classifier.temperature, "reading": reading, "leakage": leakage},
             with_oracle=self.options.oracle_threshold,
+            clusters=self.clusters(lang, len(labels)),
         )
         lines = [f"{lang}: {plural(len(labels), 'text')}, {scores(result)}, {result['texts_per_second']:.1f} texts/s"]
         if "oracle" in result:

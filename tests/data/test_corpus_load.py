@@ -60,7 +60,7 @@ def test_a_file_without_a_last_line_end_and_with_a_byte_order_mark(tmp_path):
     ("content", "line", "message"),
     [
         ("IN\tone\nOP two\n", 2, "expected 2 columns (register<tab>text), got 1"),
-        ("IN\tone\tmore\n", 1, "got 3"),
+        ("OP\tx\nIN\tone\tmore\n", 2, "got 3"),
         ("IN\tone\n\nOP\ttwo\n", 2, "empty line between rows"),
         ("IN\tone\nin\ttwo\n", 2, "unknown register 'in'; did you mean 'IN'"),
         (

@@ -231,6 +231,7 @@ def test_collected_results(plan, invoke, monkeypatch):
     status, output, errors = invoke(grid_search, *GRID_COMMAND, "--collect")
     assert (status, errors) == (0, "")
     assert "5 of 8 jobs are complete; the best by validation_macro_f1:" in output
+    assert "expected best of so many trials (Dodge et al. 2019): 1 0." in output
     table = (plan / "outputs/base_grid/results.csv").read_text().splitlines()
     columns = table[0].split(",")
     values = [float(line.split(",")[columns.index("validation_macro_f1")]) for line in table[1:]]

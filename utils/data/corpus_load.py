@@ -3,8 +3,8 @@
     info/reg_abbv.json            abbreviation -> register, in the order of the labels; or -> {"name": register,
                                   "sub": {abbreviation: subregister}}
     info/lang2name.json           abbreviation -> language
-    corpus/{train,test}/LANG.tsv  register <tab> text; no header; quoted as Python's csv module quotes. Several
-                                  registers of a text have blanks between them
+    corpus/{train,test}/LANG.tsv  register <tab> text [<tab> cluster]; no header; quoted as Python's csv module quotes.
+                                  Several registers of a text have blanks between them; a cluster is a site or document
 
 A text and its label stay in one row from the file to the batch: everything that mixes, splits or cuts
 works on row numbers.
@@ -153,6 +153,12 @@ class Corpus:
             raise UserError(f"{path}: the file is empty; expected one 'register<tab>text' row per text")
         return dataset
 
+    def clusters(self, split: str, lang: str) -> list[str] | None:
+        """Return the third column of a file; None if it has two."""
+        rows = (row for _, row in read_rows(self.file(split, lang)) if row)
+        found = [row[2] for row in rows if len(row) > 2]
+        return found or None
+
     def provenance(self, split: str, langs: list[str]) -> list[dict[str, str]]:
         """Return path and SHA-256 of the files of these languages, for run.json."""
         return [{"path": str(path), "sha256": sha256_of_file(path)} for path in (self.file(split, x) for x in langs)]
@@ -233,15 +239,16 @@ def read_tsv(
             text has one.
     """
     known: dict[str, list[str]] = {}
-    blank, count = None, 0
+    blank, count, columns = None, 0, None
     for line, row in read_rows(path, "; a text that starts with a quotation mark must be quoted"):
         if not row:
             blank = blank or line
         elif blank:
             raise UserError(f"{path}, line {blank}: empty line between rows")
-        elif len(row) != 2:
+        elif len(row) != (columns or len(row)) or not (len(row) == 2 or _has_cluster(row)):
             shown = repr("\t".join(row)[:60])
-            raise UserError(f"{path}, line {line}: expected 2 columns (register<tab>text), got {len(row)}: {shown}")
+            two, three = "expected 2 columns (register<tab>text)", "expected 3 columns (register<tab>text<tab>cluster)"
+            raise UserError(f"{path}, line {line}: {three if columns == 3 else two}, got {len(row)}: {shown}")
         else:
             if row[0] not in known:
                 try:
@@ -250,8 +257,13 @@ def read_tsv(
                     first = not count and "unknown" in str(error) and "did you mean" not in str(error)
                     header = "; the file must not have a header" if first else ""
                     raise UserError(f"{path}, line {line}: {error}{header}") from None
-            count += 1
+            count, columns = count + 1, len(row)
             yield known[row[0]], row[1]
+
+
+def _has_cluster(row: list[str]) -> bool:
+    """Return whether a row has a third column, and is not several rows with lone carriage returns between them."""
+    return len(row) == 3 and "\r" not in row[1].replace("\r\n", "")
 
 
 def _read_labels(cell: str, scheme: Registers, multilabel: bool, lifted: bool) -> list[str]:

@@ -231,6 +231,9 @@ class TaskData:
         )
         return make_dataset(rows, label_columns(self.multilabel))
 
+    def clusters(self, split: str, lang: str) -> None:
+        """Return None: datasets have no column for clusters."""
+
     def provenance(self, split: str, langs: list[str]) -> list[dict[str, Any]]:
         """Return for run.json where the texts of these languages are, and the SHA-256 of texts and labels."""
         return [self._provenance(split, lang) for lang in langs]

@@ -51,6 +51,9 @@ class TextSource(Protocol):
         The label is an index into `label_names`; where a text may have several, 0 or 1 for each of them.
         """
 
+    def clusters(self, split: str, lang: str) -> list[str] | None:
+        """Return which texts belong together, as the third column of their file says; None without one."""
+
     def provenance(self, split: str, langs: list[str]) -> list[dict[str, Any]]:
         """Return where the texts of these languages are, with their SHA-256, for run.json."""
 

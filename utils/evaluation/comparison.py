@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError, nearest
+from utils.evaluation.clusters import read_clusters
 from utils.evaluation.labelling import label_matrix
 from utils.evaluation.results import RunResults, load_predictions, load_run, order_langs
 from utils.evaluation.significance import (
@@ -111,7 +112,8 @@ def _compare_on(
             "first": names[0],
             "second": names[1],
             "eval_lang": lang,
-            "num_texts": texts.count,
+            "num_texts": texts.num_texts,
+            "num_clusters": texts.count if texts.count < texts.num_texts else None,
             "metric": metric,
             "first_value": float(values[0][metric]),
             "second_value": float(values[1][metric]),
@@ -142,16 +144,30 @@ def paired_texts(first: RunResults, second: RunResults, names: tuple[str, str], 
             f"--compare: {names[0]} and {names[1]} were evaluated on different {lang} texts; "
             "evaluate both on the same with evaluate.py --force"
         )
+    clusters = _clusters(first, second, names, lang)
     if kinds[0] == "multi":
         known = dict.fromkeys(x for run in (first, second) for x in run.evaluations[lang]["registers"])
         columns = (tables[0]["true"], *(table["predicted"] for table in tables))
-        return PairedLabelSets(*(label_matrix(column.tolist(), list(known)) for column in columns))
+        labels, one, other = (label_matrix(column.tolist(), list(known)) for column in columns)
+        return PairedLabelSets(labels, one, other, clusters)
     registers = sorted({x for table in tables for column in ("true", "predicted") for x in table[column].unique()})
     place = {register: index for index, register in enumerate(registers)}
     labels, one, other = (
         np.array(column.map(place)) for column in (tables[0]["true"], *(table["predicted"] for table in tables))
     )
-    return PairedTexts(labels, one, other, len(registers))
+    return PairedTexts(labels, one, other, len(registers), clusters)
+
+
+def _clusters(first: RunResults, second: RunResults, names: tuple[str, str], lang: str) -> np.ndarray | None:
+    """Return the clusters of the texts, with which one or both were evaluated; None without."""
+    given = [read_clusters(run.folder / "clusters" / f"{lang}.csv") for run in (first, second)]
+    known = [clusters for clusters in given if clusters is not None]
+    if len(known) == 2 and not np.array_equal(known[0], known[1]):
+        raise UserError(
+            f"--compare: {names[0]} and {names[1]} were evaluated with different clusters of the {lang} texts; "
+            "evaluate both alike with evaluate.py --force"
+        )
+    return known[0] if known else None
 
 
 def describe(rows: list[dict[str, Any]], metric: str = "macro_f1") -> str:

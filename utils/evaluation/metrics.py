@@ -232,7 +232,7 @@ def confidence_intervals(
     matrix = np.asarray(matrix)
     count = int(matrix.sum())
     draws = np.random.default_rng(seed).multinomial(count, matrix.ravel() / count, size=resamples)
-    return _percentiles(summary_metrics(draws.reshape(resamples, *matrix.shape)), level)
+    return percentiles(summary_metrics(draws.reshape(resamples, *matrix.shape)), level)
 
 
 def multilabel_intervals(
@@ -263,7 +263,7 @@ def multilabel_intervals(
         # In float32 whole numbers up to 16 million are exact.
         sums.append(generator.multinomial(numbers.sum(), shares, size=size).astype(np.float32) @ columns)
     hits, with_label, predicted_with, equal = np.split(np.concatenate(sums), np.cumsum([true.shape[1]] * 3), axis=1)
-    return _percentiles(multilabel_summary(hits, with_label, predicted_with, equal[:, 0] / numbers.sum()), level)
+    return percentiles(multilabel_summary(hits, with_label, predicted_with, equal[:, 0] / numbers.sum()), level)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -289,7 +289,13 @@ def binary_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(np.logaddexp(0, logits) - logits * labels))
 
 
-def _percentiles(values: dict[str, np.ndarray], level: float) -> dict[str, list[float]]:
+def percentiles(values: dict[str, np.ndarray], level: float) -> dict[str, list[float]]:
+    """Return the middle of resampled metrics, as ``[low, high]`` each.
+
+    Args:
+        values: of every metric, shape [resamples].
+        level: which share lies between.
+    """
     tail = (1 - level) / 2
     return {name: [float(q) for q in np.quantile(value, [tail, 1 - tail])] for name, value in values.items()}
 

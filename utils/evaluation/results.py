@@ -9,6 +9,7 @@ import numpy as np
 
 from utils.data.delimited import as_given, inert, write_rows
 from utils.errors import UserError
+from utils.evaluation.clusters import clustered_intervals, describe_clusters, write_clusters
 from utils.evaluation.labelling import Labelling, LabelSets
 from utils.evaluation.metrics import METRICS, MULTILABEL_METRICS, chance_warning, rare_registers, summary_metrics
 from utils.runs.files import atomic_path, write_json
@@ -32,6 +33,7 @@ def write_evaluation(
     data: dict[str, Any],
     computed: dict[str, Any],
     with_oracle: bool = False,
+    clusters: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Write the results on one language; returns the content of eval/LANG.json.
 
@@ -46,11 +48,20 @@ def write_evaluation(
         task: of the language database, None for registers.
         data: where the texts are, and their hash.
         computed: how: `number_format` (fp32, bf16, fp16 or int8), `device` and `temperature`.
+        clusters: of the texts, shape [n]; intervals then draw whole ones.
         with_oracle: of texts with any number of labels, also note the scores at the threshold that suits them best.
     """
     oracle = {}
     if with_oracle and isinstance(labelling, LabelSets):
         oracle["oracle"] = labelling.oracle(labels, probabilities)
+    grouped = {}
+    if clusters is not None:
+        decided = labelling.decide(probabilities)
+        found = clustered_intervals(labels, decided, len(labelling.names), clusters, seed)
+        grouped = {"confidence_intervals": found, "intervals": describe_clusters(clusters)}
+        write_clusters(layout.clusters_csv(lang), clusters)
+    else:
+        layout.clusters_csv(lang).unlink(missing_ok=True)
     result = {
         "model": layout.model_name,
         "train_langs": layout.train_langs,
@@ -59,6 +70,7 @@ def write_evaluation(
         "num_texts": len(labels),
         **labelling.describe(labels, probabilities, lang, seed),
         **oracle,
+        **grouped,
         **computed,
         "seconds": round(seconds, 3),
         "texts_per_second": len(labels) / seconds,

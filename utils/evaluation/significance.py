@@ -31,19 +31,27 @@ class PairedTexts:
         first: predictions of one classifier, shape [n].
         second: predictions of the other, shape [n].
         num_labels: number of labels.
+        clusters: of the texts, shape [n]; whole clusters are drawn and exchanged then.
 
     Raises:
         ValueError: if the three differ in length or are empty.
     """
 
-    def __init__(self, labels: np.ndarray, first: np.ndarray, second: np.ndarray, num_labels: int):
+    def __init__(
+        self,
+        labels: np.ndarray,
+        first: np.ndarray,
+        second: np.ndarray,
+        num_labels: int,
+        clusters: np.ndarray | None = None,
+    ):
         labels, first, second = (np.asarray(values, dtype=np.int64) for values in (labels, first, second))
         if not len(labels) or not len(labels) == len(first) == len(second):
             raise ValueError(f"expected as many predictions as labels, got {len(labels)}, {len(first)}, {len(second)}")
         from scipy.sparse import csr_array
 
         codes = (labels * num_labels + first) * num_labels + second
-        cells, self.counts = np.unique(codes, return_counts=True)
+        cells, members, self.counts = np.unique(codes, return_inverse=True, return_counts=True)
         true, one, other = cells // num_labels**2, cells // num_labels % num_labels, cells % num_labels
         self.num_labels = num_labels
         self.count = len(labels)
@@ -54,6 +62,25 @@ class PairedTexts:
         self.second = csr_array((ones, (rows, true * num_labels + other)), shape=shape)
         self.only_first = int(self.counts[(one == true) & (other != true)].sum())
         self.only_second = int(self.counts[(one != true) & (other == true)].sum())
+        self.num_texts = len(labels)
+        self._join(members, clusters)
+
+    def _join(self, members: np.ndarray, clusters: np.ndarray | None) -> None:
+        """Count by cluster instead of by cell: each cluster is drawn, or exchanged, as a whole.
+
+        Args:
+            members: the cell of each text, shape [n].
+            clusters: of the texts, shape [n]; None leaves all as it is.
+        """
+        if clusters is None:
+            return
+        from scipy.sparse import csr_array
+
+        places = np.unique(clusters, return_inverse=True)[1]
+        shape = (int(places.max()) + 1, len(self.counts))
+        belongs = csr_array((np.ones(len(places), dtype=np.int64), (places, members.ravel())), shape=shape)
+        self.first, self.second = belongs @ self.first, belongs @ self.second
+        self.count, self.counts = shape[0], np.ones(shape[0], dtype=np.int64)
 
     names: tuple[str, ...] = METRICS
     # What McNemar's test compares.
@@ -85,6 +112,7 @@ class PairedLabelSets(PairedTexts):
         labels: true ones, 0 or 1, shape [n, num_labels].
         first: predictions of one classifier, likewise.
         second: predictions of the other.
+        clusters: see `PairedTexts`.
 
     Raises:
         ValueError: if the three differ in shape or are empty.
@@ -93,27 +121,32 @@ class PairedLabelSets(PairedTexts):
     names = MULTILABEL_METRICS
     share_right = "subset_accuracy"
 
-    def __init__(self, labels: np.ndarray, first: np.ndarray, second: np.ndarray):
+    def __init__(self, labels: np.ndarray, first: np.ndarray, second: np.ndarray, clusters: np.ndarray | None = None):
         labels, first, second = (np.asarray(values, dtype=bool) for values in (labels, first, second))
         if not len(labels) or not labels.shape == first.shape == second.shape:
             raise ValueError(
                 f"expected as many predictions as labels, got {labels.shape}, {first.shape}, {second.shape}"
             )
         self.count, self.num_labels = labels.shape
-        cells, self.counts = np.unique(np.hstack([labels, first, second]), axis=0, return_counts=True)
+        cells, members, self.counts = np.unique(
+            np.hstack([labels, first, second]), axis=0, return_inverse=True, return_counts=True
+        )
         true, one, other = np.split(cells, 3, axis=1)
-        # From counts of cells to hits, true and predicted labels, and texts whose labels are all right.
+        # From counts of cells to hits, true and predicted labels, texts whose labels are all right, and texts.
         self.first, self.second = (
-            np.hstack([true & x, true, x, (true == x).all(1, keepdims=True)]).astype(np.int64) for x in (one, other)
+            np.hstack([true & x, true, x, (true == x).all(1, keepdims=True), np.ones((len(x), 1))]).astype(np.int64)
+            for x in (one, other)
         )
         right = [(true == x).all(1) for x in (one, other)]
         self.only_first = int(self.counts[right[0] & ~right[1]].sum())
         self.only_second = int(self.counts[right[1] & ~right[0]].sum())
+        self.num_texts = len(labels)
+        self._join(members, clusters)
 
     def summary(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the metrics of sums, shape [..., 3 * num_labels + 1]."""
-        hits, true, predicted, equal = np.split(sums, np.cumsum([self.num_labels] * 3), axis=-1)
-        return multilabel_summary(hits, true, predicted, equal[..., 0] / self.count)
+        """Return the metrics of sums, shape [..., 3 * num_labels + 2]."""
+        hits, true, predicted, texts = np.split(sums, np.cumsum([self.num_labels] * 3), axis=-1)
+        return multilabel_summary(hits, true, predicted, texts[..., 0] / texts[..., 1])
 
 
 def paired_bootstrap(

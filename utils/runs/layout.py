@@ -150,6 +150,10 @@ class RunLayout:
         """The predictions on one evaluation language."""
         return self.outputs / "predictions" / f"{check_lang(lang)}.csv"
 
+    def clusters_csv(self, lang: str) -> Path:
+        """The clusters of the evaluated texts, where they have some."""
+        return self.outputs / "clusters" / f"{check_lang(lang)}.csv"
+
 
 TEST_ONLY = "test_only"
 

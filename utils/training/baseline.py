@@ -21,6 +21,7 @@ from utils.data.splits import mix_languages, split_rows
 from utils.data.twins import hash_texts, share_seen, write_hashes
 from utils.data.windows import Reading
 from utils.errors import RunFailure, UserError
+from utils.evaluation.clusters import clusters_of_corpus
 from utils.evaluation.labelling import Labelling, LabelSets, OneLabel, fit_thresholds
 from utils.evaluation.results import write_evaluation
 from utils.evaluation.thresholds import lift_parents
@@ -219,6 +220,7 @@ def _evaluate(
         task=options.task,
         data=texts.provenance("test", [lang])[0],
         computed=fitted.computed | {"leakage": share_seen(loaded, seen)},
+        clusters=clusters_of_corpus(texts, lang),
     )
 
 

@@ -151,6 +151,13 @@ class EvaluateOptions(InferenceOptions, CacheOptions, ClassifierOptions):
         "texts, as some papers report",
         role=EFFORT,
     )
+    clusters: str | None = option(
+        None,
+        "corpus.json of check_corpus.py: intervals and tests take nearly equal texts as one; without it clusters are "
+        "the third column of the corpus's files, if they have one",
+        role=IDENTITY,
+        metavar="FILE",
+    )
     force: bool = option(False, "evaluate again what has been evaluated already", role=EFFORT)
 
 

@@ -2,36 +2,21 @@
 
 import csv
 import json
-import shutil
 
 import numpy as np
 import pytest
 
 import finetune
 import post_eval
-from tests.factories import LANGS, REGISTERS, skip, write_label_sets, write_results
+from tests.factories import LANGS, REGISTERS, write_label_sets, write_results
 from utils.evaluation.labelling import OneLabel
 from utils.evaluation.metrics import METRICS
 from utils.runs.files import write_json
 
 pytestmark = pytest.mark.slow
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MODELS = ("mbert", "xlmr-large", "glot500")
 TRAIN_LANGS = [*LANGS[:12], "en-fr", "-".join(LANGS[:7])]
-
-
-@pytest.fixture(scope="session")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        skip("no chromium; on Debian: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

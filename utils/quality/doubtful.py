@@ -18,7 +18,8 @@ from utils.quality.rows import TEST, TRAIN, Rows, label_texts
 
 # Features of a language, the most frequent ones.
 MOST_FEATURES = 50_000
-STRENGTH = 10.0
+# Inverse strength of the penalty: weaker, wrong labels are learned by heart.
+STRENGTH = 1.0
 # Of a language and its labels: probabilities, shape [texts, labels], of training texts, then of test texts; or None.
 Probabilities = Callable[[str, list[str]], np.ndarray | None]
 
@@ -104,7 +105,8 @@ def judge(
     used, own = np.unique(labels, return_inverse=True)
     shares = probabilities[:, used]
     shares = shares / shares.sum(axis=1, keepdims=True)
-    scores = get_label_quality_scores(own, shares, method="normalized_margin")
+    # Adjusted, so that the texts of rare labels, of which no model is sure, are not doubted for that.
+    scores = get_label_quality_scores(own, shares, method="self_confidence", adjust_pred_probs=len(used) > 1)
     flagged = find_label_issues(own, shares, n_jobs=1) if len(used) > 1 else np.zeros(len(own), dtype=bool)
     best = shares.argmax(axis=1)
     places = np.arange(len(own))

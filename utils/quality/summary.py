@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 
 from utils.cli.values import plural
+from utils.evaluation.metrics import RARE
 from utils.quality.doubtful import Doubts
 from utils.quality.duplicates import Duplicates
 from utils.quality.measure import PROBLEMS, language_identifier
 from utils.quality.rows import TEST, TRAIN, Rows
 
-# With fewer texts a register is not learned, and its scores are chance.
-RARE = 10
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Rows that are named of each problem of a file.
 NAMED = 20

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.evaluation.metrics import RARE
 from utils.figures.corpus import doubts_figure, duplicates_figure, leakage_figure, lengths_figure
 from utils.figures.names import Names
 from utils.quality.measure import PROBLEMS
 from utils.quality.rows import Rows
-from utils.quality.summary import RARE, kind_of
+from utils.quality.summary import kind_of
 from utils.report.report import TEMPLATES
 from utils.runs.files import write_text
 

@@ -8,7 +8,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -18,6 +18,7 @@ TINY = {
     "predict_throughput": ["--langs", "en", "fr", "--texts", "60", "--sets", "long", "--json", "speed.json"],
     "masking_cost": ["--layers", "1", "--width", "64", "--batches", "2"],
     "figures": ["--train_sets", "1", "--eval_langs", "2"],
+    "duplicates": ["--num_texts", "200", "--peer_texts", "200"],
 }
 SAYS = {
     "finetune_throughput": (
@@ -25,6 +26,7 @@ SAYS = {
     ),
     "predict_throughput": r"long: 60 texts\n(?:  \w+ +\d+\.\d s +\d+\.\d\d texts/s +\d+\.\d\d x the loop\n){5}",
     "masking_cost": r"mask_random_spans +\d+\.\d\d ms, step +\d+\.\d ms: +\d+\.\d\d%",
+    "duplicates": r"200 texts, 10 of them copies; [5-9] pairs of twins found\n.*\n.*texts/s\nsearch of the same",
     "figures": r"3 models with 3 panels each.*\n1 processor +\d+\.\d s\n",
 }
 

@@ -196,3 +196,15 @@ def test_the_position_grows_to_the_size(tmp_path):
     for _ in reader:
         positions.append(reader.position)
     assert positions == sorted(positions) and positions[-1] == path.stat().st_size
+
+
+def test_files_of_a_register_corpus_may_have_clusters(tmp_path):
+    (tmp_path / "info").mkdir()
+    (tmp_path / "info" / "reg_abbv.json").write_text('{"IN": "x"}')
+    path = tmp_path / "corpus" / "test" / "en.tsv"
+    path.parent.mkdir(parents=True)
+    path.write_text("IN\tone text\tsite 1\nIN\tanother\tsite 2\n")
+    assert [(text, kept["cluster"]) for _, _, text, kept in read(path, kept=("cluster",))] == [
+        ("one text", "site 1"),
+        ("another", "site 2"),
+    ]

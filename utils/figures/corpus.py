@@ -124,6 +124,7 @@ def lengths_figure(languages: dict[str, Any], names: Names = NO_NAMES) -> "Figur
     axes.set_yticks([at for at, _ in ticks], [label for _, label in ticks], size=7)
     axes.set_ylim(place, -1)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("characters")
     axes.spines[["top", "right"]].set_visible(False)
     return figure

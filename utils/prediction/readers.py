@@ -21,8 +21,8 @@ from utils.prediction.inputs import kind_of
 LONGEST_ROW = 100_000_000
 # Rows of a .parquet file in memory at a time.
 PARQUET_ROWS = 500
-# Of a register-corpus, whose files have no header.
-CORPUS_COLUMNS = ["label", "text"]
+# Of a register-corpus, whose files have no header, and may have no clusters.
+CORPUS_COLUMNS = ["label", "text", "cluster"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class Reader:
 
     def _delimited_rows(self, file: BinaryIO) -> Iterator[RawRow]:
         rows = parse_rows(file, DELIMITERS[self.kind], LONGEST_ROW)
-        header = CORPUS_COLUMNS if _is_of_corpus(self.path) else None
+        of_corpus = _is_of_corpus(self.path)
+        header = CORPUS_COLUMNS[:2] if of_corpus else None
         for line, row in rows:
             if header is None:
                 if isinstance(row, str):
@@ -108,6 +109,8 @@ class Reader:
                 header = row
                 self._check_header(header)
                 continue
+            if of_corpus:
+                header = CORPUS_COLUMNS[: 3 if len(row) == 3 and not isinstance(row, str) else 2]
             content = row if isinstance(row, str) else _named(header, row)
             yield RawRow(line, sum(map(len, row)), content)
 

@@ -176,7 +176,7 @@ def disk_shortage(error: BaseException, layout: Any) -> RunFailure | None:
 
 def clear_results(layout: RunLayout) -> None:
     """Remove the evaluation results of the model that a new one has replaced."""
-    for stale in (layout.outputs / "eval", layout.outputs / "predictions"):
+    for stale in (*(layout.outputs / name for name in ("eval", "predictions", "clusters")), layout.explanations):
         shutil.rmtree(stale, ignore_errors=True)
     for figure in layout.outputs.glob("cfm.*"):
         figure.unlink()

@@ -28,13 +28,15 @@ def words_of(text: str, places: np.ndarray) -> list[Word]:
     """
     words: list[Word] = []
     for token, (start, stop) in enumerate(places.tolist()):
-        # Some tokenizers count the blank before a word to it.
+        # Some tokenizers count the blank before a word, or behind it, to it.
         while start < stop and text[start].isspace():
             start += 1
+        while start < stop and text[stop - 1].isspace():
+            stop -= 1
         last = words[-1] if words else None
         if last is not None and (start >= stop or start < last.stop or _goes_on(text, last.stop, start)):
             # Also tokens without characters of their own, and several of one character.
-            words[-1] = Word(last.start, max(last.stop, stop), (*last.tokens, token))
+            words[-1] = Word(last.start, last.stop if start >= stop else max(last.stop, stop), (*last.tokens, token))
         else:
             words.append(Word(start, stop, (token,)))
     return words

@@ -99,6 +99,41 @@ def doubts_figure(doubtful: list[dict[str, Any]]) -> "Figure | None":
     return figure
 
 
+def problems_figure(languages: dict[str, Any], problems: list[str], names: Names = NO_NAMES) -> "Figure | None":
+    """Return which share of the texts of a language has which problem; None if there are none.
+
+    Args:
+        languages: of corpus.json.
+        problems: in their order.
+        names: what languages are called.
+    """
+    counts = np.array(
+        [
+            [sum(part["problems"].get(name, {}).get("num_texts", 0) for part in _splits(own)) for name in problems]
+            for own in languages.values()
+        ]
+    )
+    if not counts.any():
+        return None
+    totals = np.array([sum(part["num_texts"] for part in _splits(own)) for own in languages.values()])
+    shares = counts / totals[:, None]
+    texts = np.array([[f"{share:.1%}" if share else "" for share in row] for row in shares])
+    cell = (0.95, 0.3)
+    left = 0.35 + SCREEN.character * max(len(names.lang(lang)) for lang in languages)
+    width, height = left + cell[0] * len(problems) + 0.15, 0.75 + cell[1] * len(languages)
+    figure = new_figure(width, height)
+    axes = figure.add_axes((left / width, 0.35 / height, 1 - (left + 0.15) / width, 1 - 0.75 / height))
+    heat_map(axes, shares / max(shares.max(), 0.05), texts)
+    axes.set_xticklabels(problems)
+    axes.set_yticklabels([names.lang(lang) for lang in languages])
+    axes.set_title("share of the texts")
+    return figure
+
+
+def _splits(language: dict[str, Any]) -> list[dict[str, Any]]:
+    return [language[split] for split in ("train", "test") if split in language]
+
+
 def lengths_figure(languages: dict[str, Any], names: Names = NO_NAMES) -> "Figure":
     """Return how long training texts are, by language and register: the middle half, 5 to 95 %, and the median.
 

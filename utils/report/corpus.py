@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.evaluation.metrics import RARE
-from utils.figures.corpus import doubts_figure, duplicates_figure, leakage_figure, lengths_figure
+from utils.figures.corpus import doubts_figure, duplicates_figure, leakage_figure, lengths_figure, problems_figure
 from utils.figures.names import Names
 from utils.quality.measure import PROBLEMS
 from utils.quality.rows import Rows
@@ -40,6 +40,7 @@ def write_corpus_report(path: Path, content: dict[str, Any], rows: Rows, names: 
         "duplicates": duplicates_figure(pairs, kinds) if pairs else None,
         "leakage": leakage_figure(content["leaking"], names) if content["leaking"] else None,
         "doubts": doubts_figure(content["doubtful"]),
+        "problems": problems_figure(languages, list(PROBLEMS), names),
         "lengths": lengths_figure(languages, names),
     }
     beginnings = {tuple(rows.place(row).values()): text for row, text in enumerate(rows.measured.beginnings)}

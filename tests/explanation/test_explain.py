@@ -16,10 +16,13 @@ from utils.runs.files import read_json
 
 pytestmark = pytest.mark.slow
 
-# What gives a register away, in texts of words that say nothing; the last register has nothing else.
-PLANTED = {"A": "zebra", "B": "Quartz", "=C": "=fjord", "D": "mura"}
+# What gives a register away, in texts of words that say nothing; of the last register there is nothing else.
+PLANTED = {"A": "zebra", "B": "Quartz", "=C": "fjord", "D": None}
 NEUTRAL = [f"{a}{b}" for a in ("ba", "de", "ki", "lo", "mu") for b in ("ra", "ne", "ti", "so", "pu")]
-TRAIN = ["--learning_rate", "3e-3", "--num_epochs", "15", "--batch_size", "8", "--precision", "fp32"]
+# A pretrained model knows its mask; this one learns in training that it says nothing.
+MASKED = 0.4
+TRAIN = ["--learning_rate", "2e-3", "--num_epochs", "40", "--attention_dropout", "0", "--batch_size", "8"]
+TRAIN += ["--precision", "fp32"]
 NAMED = ["--model_name", "tiny", "--train_langs", "en"]
 
 
@@ -34,7 +37,8 @@ def write_planted(folder):
         with path.open("w", newline="") as file:
             for number in range(size):
                 label = list(PLANTED)[number % 4]
-                words = [*generator.choices(NEUTRAL, k=9), *[PLANTED[label]] * 3]
+                words = ["<mask>" if generator.random() < MASKED else word for word in generator.choices(NEUTRAL, k=11)]
+                words.append(PLANTED[label] or generator.choice(NEUTRAL))
                 generator.shuffle(words)
                 csv.writer(file, delimiter="\t", lineterminator="\n").writerow([label, " ".join(words)])
     return folder
@@ -48,7 +52,7 @@ def planted(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("planted")
     corpus = write_planted(folder / "corpus")
-    words = [*NEUTRAL, *PLANTED.values()]
+    words = [*NEUTRAL, *filter(None, PLANTED.values())]
     texts = [" ".join(random.Random(number).choices(words, k=30)) for number in range(60)]
     build_model(folder / "tiny-xlmr", texts, vocabulary=200, hidden_size=32)
     (folder / "models.json").write_text(json.dumps({"tiny": {"checkpoint": "./tiny-xlmr", "max_length": 64}}))
@@ -82,26 +86,21 @@ def test_planted_keywords_are_found_and_carry_the_predictions(here, invoke, meth
     assert "en: faithful: deleting the highest 10 %" in output and "NOT FAITHFUL" not in output
     folder = Path("outputs/seed1/tiny-en/explanations")
     content = read_json(folder / "en.json")
-    assert content["num_texts"] == 48 and content["num_incomplete"] < 12 and "texts" not in content
-    found = content["faithfulness"]
-    # One of the three copies of the word is deleted.
-    assert found["comprehensiveness"] > found["random_comprehensiveness"] + 0.03
-    assert found["sufficiency"] < found["random_sufficiency"]
-    rows = read_keywords(folder / "keywords.csv")
-    words = {"A": "zebra", "B": "quartz", "=C": "fjord"}
-    # A model may know a register by what its texts lack, and one copy of three loses little by itself: occlusion sees
-    # less of the words than the integral does.
-    integral = method == "integrated_gradients"
-    found = {
-        register
-        for register, word in words.items()
-        if word in [row["word"] for row in rows if row["register"] == register][: 3 if integral else 5]
-    }
-    assert len(found) >= 2, rows
-    assert all(row["word"] in row["example"].lower() for row in rows)
+    assert content["num_texts"] == 48 and content["num_incomplete"] == 0 and "texts" not in content
+    test = content["faithfulness"]
+    assert test["comprehensiveness"] > 0.2 > test["random_comprehensiveness"] + 0.1
+    assert test["sufficiency"] < test["random_sufficiency"]
+    evaluated = read_json(Path("outputs/seed1/tiny-en/eval/en.json"))
+    assert evaluated["accuracy"] > 0.8
+    first = {}
+    for row in read_keywords(folder / "keywords.csv"):
+        assert row["word"] in row["example"].lower()
+        first.setdefault(row["register"], row)
+    for register, word in {"A": "zebra", "B": "quartz", "=C": "fjord"}.items():
+        assert first[register]["word"] == word and first[register]["document_frequency"] == first[register]["num_texts"] >= 5
     # A spreadsheet takes it for text.
-    assert "en,'=C," in (folder / "keywords.csv").read_text()
-    assert "keywords-_C.png" in {path.name for path in folder.glob("*.png")}
+    assert "en,'=C,fjord," in (folder / "keywords.csv").read_text()
+    assert {"keywords-A.png", "keywords-B.png", "keywords-_C.png"} <= {path.name for path in folder.glob("*.png")}
 
 
 def test_seeds_and_texts(here, invoke):
@@ -117,7 +116,7 @@ def test_seeds_and_texts(here, invoke):
     assert rows[0]["stability"] == 1
     text = content["texts"][0]
     whole = "".join(gap + word for gap, word, _ in text["words"])
-    assert any(word in whole for word in PLANTED.values())
+    assert len(whole.split()) == 12
     wrong = [entry["predicted"] != entry["true"] for entry in content["texts"]]
     assert wrong == sorted(wrong, reverse=True)
 
@@ -162,7 +161,7 @@ def test_the_report_shows_keywords_and_texts(here, invoke):
     status, _, errors = invoke(post_eval, "--subfolder", "seed1", "--show_texts")
     assert status == 0, errors
     page = Path("outputs/seed1/report.html").read_text()
-    assert '"keywords":[{' in page and '"words":[' in page
+    assert "zebra" in page and '"words":[' in page
     assert invoke(post_eval, "--subfolder", "seed1")[0] == 0
     page = Path("outputs/seed1/report.html").read_text()
-    assert '"keywords":[{' in page and '"words":[' not in page
+    assert "zebra" in page and '"words":[' not in page

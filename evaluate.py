@@ -19,7 +19,7 @@ from utils.cli.script import run_script
 from utils.cli.values import plural
 from utils.data.source import TextSource, open_texts
 from utils.errors import Interrupted, RunFailure, UserError
-from utils.evaluation.clusters import clusters_of_corpus, clusters_of_twins
+from utils.evaluation.clusters import clusters_of_corpus, clusters_of_twins, read_twins
 from utils.evaluation.metrics import metric_title
 from utils.evaluation.trained import expand_langs, find_trained, known_labels, load_test_texts
 from utils.models.model_card import write_classifier_card
@@ -37,13 +37,14 @@ def main() -> int:
     options, layout = find_trained(parse_options(EvaluateOptions, __doc__))
     texts = open_texts(options, None)
     langs = choose_langs(options, texts)
+    twins = read_twins(options.clusters) if options.clusters else None
     check_writable(layout.outputs)
     if not options.force:
         langs = skip_evaluated(langs, layout, texts, options)
         if not langs:
             return 0
 
-    evaluator = Evaluator(options, layout, texts)
+    evaluator = Evaluator(options, layout, texts, twins)
     if options.task is None:
         # A corpus has the same registers in all languages.
         known_labels(evaluator.texts, langs[0], evaluator.classifier, layout.name)
@@ -118,10 +119,10 @@ def skip_evaluated(langs: list[str], layout: RunLayout, texts: TextSource, optio
 class Evaluator:
     """One loaded model and what it takes to evaluate it on any language."""
 
-    def __init__(self, options: EvaluateOptions, layout: RunLayout, texts: TextSource):
+    def __init__(self, options: EvaluateOptions, layout: RunLayout, texts: TextSource, twins: dict[str, Any] | None):
         from utils.evaluation.inference import Classifier
 
-        self.options, self.layout = options, layout
+        self.options, self.layout, self.twins = options, layout, twins
         self.classifier = Classifier(layout.model, options.precision, options.temperature)
         self.labelling = self.classifier.labelling
         if options.oracle_threshold and not self.labelling.multilabel:
@@ -130,8 +131,8 @@ class Evaluator:
 
     def clusters(self, lang: str, num_texts: int) -> "np.ndarray | None":
         """Return the clusters of a language's texts, from --clusters or else from the corpus; None without."""
-        if self.options.clusters:
-            return clusters_of_twins(self.options.clusters, lang, num_texts)
+        if self.twins is not None:
+            return clusters_of_twins(self.twins, lang, num_texts)
         return clusters_of_corpus(self.texts, lang)
 
     def evaluate(self, lang: str) -> str:
@@ -143,6 +144,7 @@ class Evaluator:
 
         classifier = self.classifier
         texts, labels = load_test_texts(self.texts, lang, classifier, self.layout.name)
+        clusters = self.clusters(lang, len(labels))
         whole = classifier.reading.needs_whole_texts
         cache_dir = Path(self.options.cache_dir)
         dataset = tokenize(texts, classifier.tokenizer, classifier.max_length, cache_dir, whole)
@@ -166,7 +168,7 @@ class Evaluator:
             data=self.texts.provenance("test", [lang])[0],
             computed=computed | {"temperature": classifier.temperature, "reading": reading, "leakage": leakage},
             with_oracle=self.options.oracle_threshold,
-            clusters=self.clusters(lang, len(labels)),
+            clusters=clusters,
         )
         lines = [f"{lang}: {plural(len(labels), 'text')}, {scores(result)}, {result['texts_per_second']:.1f} texts/s"]
         if "oracle" in result:

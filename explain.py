@@ -21,10 +21,10 @@ from utils.data.source import TextSource, open_texts
 from utils.errors import UserError
 from utils.evaluation.seeds import find_groups
 from utils.evaluation.trained import expand_langs, find_trained
-from utils.explanation.files import write_keywords
+from utils.explanation.files import keyword_rows, read_explanations, write_keywords
 from utils.explanation.options import ExplainOptions
 from utils.figures.drawing import Drawing, draw_all
-from utils.figures.names import NO_NAMES, load_names
+from utils.figures.names import NO_NAMES, Names, load_names
 from utils.runs.files import check_writable, now, write_json
 from utils.runs.layout import RunLayout
 from utils.training.classifier_options import FREE_OPTIONS
@@ -111,9 +111,7 @@ def write(
 ) -> None:
     """Write the explanations, the keywords and their figures; say where they are."""
     from utils.explanation.keywords import keywords
-    from utils.figures.keywords import keywords_figure
 
-    rows: list[dict[str, Any]] = []
     for lang, results in found.items():
         about = {
             "model": layout.model_name,
@@ -123,14 +121,26 @@ def write(
         shown = {"texts": results[0].texts} if options.show_texts else {}
         content = about | results[0].content | {"seed": options.seed, "created": now()} | shown
         content["faithfulness_of_runs"] = [result.content["faithfulness"] for result in results]
-        write_json(layout.explanations / f"{lang}.json", content)
         registers = dict.fromkeys(register for result in results for register in result.scored)
-        for register in registers:
-            own = keywords([result.scored.get(register, []) for result in results])
-            rows += [{"language": lang, "register": register} | row for row in own]
+        content["keywords"] = [
+            {"register": register} | row
+            for register in registers
+            for row in keywords([result.scored.get(register, []) for result in results])
+        ]
+        write_json(layout.explanations / f"{lang}.json", content)
     print(f"explanations  {layout.explanations}")
+    # Of the languages that were explained before, too.
+    rows = keyword_rows(read_explanations(layout.explanations))
     print(f"keywords      {write_keywords(layout.explanations / 'keywords.csv', rows)}")
-    names = NO_NAMES if options.task else load_names(options.corpus_path)
+    for path in draw_keywords(rows, layout, NO_NAMES if options.task else load_names(options.corpus_path)):
+        print(f"figure        {path}")
+    print("the report of post_eval.py shows them")
+
+
+def draw_keywords(rows: list[dict[str, Any]], layout: RunLayout, names: Names) -> list[Path]:
+    """Draw a figure for each register; returns the files that were written."""
+    from utils.figures.keywords import keywords_figure
+
     drawings = []
     for register in dict.fromkeys(row["register"] for row in rows):
         own = [row for row in rows if row["register"] == register]
@@ -139,9 +149,7 @@ def write(
         }
         make = functools.partial(keywords_figure, register, by_lang, names=names)
         drawings.append(Drawing(make, layout.explanations / f"keywords-{file_name(register)}", ["png"]))
-    for path in draw_all(drawings)[0]:
-        print(f"figure        {path}")
-    print("the report of post_eval.py shows them")
+    return draw_all(drawings)[0]
 
 
 def file_name(register: str) -> str:

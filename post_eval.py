@@ -35,6 +35,7 @@ from utils.evaluation.rankings import Ranks, almost_stochastic_order, describe_o
 from utils.evaluation.results import RunResults, load_results, tidy_table
 from utils.evaluation.seeds import SeedGroup, describe_seeds, find_groups, mean_runs, seeds_table
 from utils.evaluation.selection import MatrixGrid, select_grid, select_matrices, shown_runs
+from utils.explanation.files import read_explanations
 from utils.figures.cfm import confusion_figure
 from utils.figures.drawing import Drawing, draw_all
 from utils.figures.names import Names, load_names
@@ -44,7 +45,6 @@ from utils.figures.reliability import reliability_figure
 from utils.figures.style import STYLES, Style
 from utils.figures.tve import train_vs_eval_figure
 from utils.prediction.results import describe_counts, first_level, label_counts, label_table, read_overview
-from utils.report.explanations import read_explanations
 from utils.report.labels import write_label_report
 from utils.report.report import report_data, write_report
 from utils.runs.files import write_text
@@ -336,8 +336,9 @@ def make_report(options: PostEvalOptions, results: Results, seeds: list[dict[str
         comparisons=results.comparisons,
         seeds=seeds,
         explanations={
-            run.name: found for run in results.runs if (found := read_explanations(run.folder, options.show_texts))
+            run.name: found for run in results.runs if (found := read_explanations(run.folder / "explanations"))
         },
+        show_texts=options.show_texts,
     )
     return write_report(results.base_dir / f"report{results.suffixes[2]}.html", data)
 

@@ -10,7 +10,7 @@ import post_eval
 from tests.factories import TRAINED
 from utils.data.delimited import read_rows
 from utils.errors import UserError
-from utils.evaluation.clusters import clustered_intervals, clusters_of_twins
+from utils.evaluation.clusters import clustered_intervals, clusters_of_twins, read_twins
 from utils.evaluation.metrics import confidence_intervals, confusion_matrix, multilabel_intervals
 from utils.evaluation.significance import PairedLabelSets, PairedTexts, approximate_randomization, paired_bootstrap
 from utils.runs.files import read_json
@@ -103,14 +103,25 @@ def test_twins_of_check_corpus(tmp_path):
         "leaking": {"en": {"num_test_texts": 5}},
     }
     path.write_text(json.dumps(content))
-    found = clusters_of_twins(str(path), "en", 5)
+    found = clusters_of_twins(read_twins(str(path)), "en", 5)
     assert found[0] == found[2] == found[4] and len(set(found)) == 3
     for lang, count in (("en", 6), ("fr", 5)):
-        with pytest.raises(UserError, match=f"it knows other {lang} test texts"):
-            clusters_of_twins(str(path), lang, count)
-    path.write_text("[]")
-    with pytest.raises(UserError, match=r"expected corpus\.json"):
-        clusters_of_twins(str(path), "en", 5)
+        with pytest.raises(UserError, match=f"knows other {lang} test texts"):
+            clusters_of_twins(content, lang, count)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "no such file"), ("[]", "expected"), ('{"leaking": {}}', "duplic")]
+)
+def test_a_file_that_is_none_of_check_corpus(model, invoke, text, message):
+    """Refused before anything is computed, and no result is lost."""
+    assert invoke(evaluate, *TRAINED, "--eval_langs", "en")[0] == 0
+    before = Path("outputs/tiny-en-fr/eval/en.json").read_text()
+    if text is not None:
+        Path("corpus.json").write_text(text)
+    status, output, errors = invoke(evaluate, *TRAINED, "--eval_langs", "en", "--clusters", "corpus.json", "--force")
+    assert status == 2 and message in errors and output == "", errors
+    assert Path("outputs/tiny-en-fr/eval/en.json").read_text() == before
 
 
 @pytest.mark.slow

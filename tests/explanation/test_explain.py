@@ -11,7 +11,6 @@ import explain
 import finetune
 import post_eval
 from tests.factories import write_label_sets
-from utils.explanation.files import read_keywords
 from utils.runs.files import read_json
 
 pytestmark = pytest.mark.slow
@@ -93,11 +92,14 @@ def test_planted_keywords_are_found_and_carry_the_predictions(here, invoke, meth
     evaluated = read_json(Path("outputs/seed1/tiny-en/eval/en.json"))
     assert evaluated["accuracy"] > 0.8
     first = {}
-    for row in read_keywords(folder / "keywords.csv"):
+    for row in content["keywords"]:
         assert row["word"] in row["example"].lower()
         first.setdefault(row["register"], row)
     for register, word in {"A": "zebra", "B": "quartz", "=C": "fjord"}.items():
-        assert first[register]["word"] == word and first[register]["document_frequency"] == first[register]["num_texts"] >= 5
+        assert (
+            first[register]["word"] == word
+            and first[register]["document_frequency"] == first[register]["num_texts"] >= 5
+        )
     # A spreadsheet takes it for text.
     assert "en,'=C,fjord," in (folder / "keywords.csv").read_text()
     assert {"keywords-A.png", "keywords-B.png", "keywords-_C.png"} <= {path.name for path in folder.glob("*.png")}
@@ -111,7 +113,7 @@ def test_seeds_and_texts(here, invoke):
     content = read_json(Path("outputs/seed1/tiny-en/explanations/en.json"))
     assert content["runs"] == ["outputs/seed1/tiny-en", "outputs/seed2/tiny-en"]
     assert len(content["faithfulness_of_runs"]) == 2 and len(content["texts"]) == 24
-    rows = read_keywords(Path("outputs/seed1/tiny-en/explanations/keywords.csv"))
+    rows = content["keywords"]
     assert {row["num_runs"] for row in rows} == {2}
     assert rows[0]["stability"] == 1
     text = content["texts"][0]
@@ -139,6 +141,15 @@ def test_label_sets(tmp_path, monkeypatch, invoke, small):
     content = read_json(Path("outputs/tiny-en/explanations/en.json"))
     assert content["num_explanations"] > content["num_texts"] == 12
     assert any(" " in text["true"] for text in content["texts"])
+
+
+def test_languages_that_were_explained_before_stay_in_the_table(here, invoke):
+    folder = Path("outputs/seed1/tiny-en/explanations")
+    assert invoke(explain, *NAMED, "--subfolder", "seed1", "--langs", "en", "--num_texts", "40")[0] == 0
+    (folder / "en.json").rename(folder / "fr.json")
+    assert invoke(explain, *NAMED, "--subfolder", "seed1", "--langs", "en", "--num_texts", "40")[0] == 0
+    table = (folder / "keywords.csv").read_text()
+    assert "\nen,A,zebra," in table and "\nfr,A,zebra," in table
 
 
 @pytest.mark.parametrize(

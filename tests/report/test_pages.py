@@ -7,7 +7,6 @@ import pytest
 import check_corpus
 import post_eval
 from tests.factories import LANGS, write_results
-from utils.explanation.files import write_keywords
 from utils.runs.files import write_json
 
 pytestmark = pytest.mark.slow
@@ -86,11 +85,10 @@ def test_the_page_of_explanations(tmp_path, monkeypatch, invoke, page):
         }
     ]
     content = {"method": "integrated_gradients", "num_texts": 9, "faithfulness": test, "texts": texts}
-    write_json(folder / "fr.json", content)
-    write_json(folder / "en.json", content | {"faithfulness": test | {"faithful": False}})
     row = {"score": 0.5, "document_frequency": 4, "num_texts": 6, "stability": 1, "num_runs": 3, "example": HOSTILE}
-    rows = [{"language": "fr", "register": "B", "word": word, **row} for word in (HOSTILE, "=1+1")]
-    write_keywords(folder / "keywords.csv", rows)
+    keywords = [{"register": "B", "word": word, **row} for word in (HOSTILE, "=1+1")]
+    write_json(folder / "fr.json", content | {"keywords": keywords})
+    write_json(folder / "en.json", content | {"keywords": [], "faithfulness": test | {"faithful": False}})
     status, _, errors = invoke(post_eval, "--corpus_path", write_hostile(tmp_path / "corpus"))
     assert status == 0, errors
     report = tmp_path / "outputs" / "report.html"

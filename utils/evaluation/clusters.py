@@ -13,7 +13,7 @@ from utils.data.delimited import read_table, write_table
 from utils.data.source import TextSource
 from utils.errors import UserError
 from utils.evaluation import metrics as scores
-from utils.runs.files import read_json
+from utils.runs.shapes import read_corpus_findings
 
 # Clusters of a batch of resamples, so that memory stays small.
 DRAWN_AT_ONCE = 4_000_000
@@ -25,22 +25,31 @@ def clusters_of_corpus(texts: TextSource, lang: str) -> np.ndarray | None:
     return None if given is None else np.unique(given, return_inverse=True)[1]
 
 
-def clusters_of_twins(path: str, lang: str, num_texts: int) -> np.ndarray:
+def read_twins(path: str) -> dict[str, Any]:
+    """Return what corpus.json says of twins, for `clusters_of_twins`.
+
+    Raises:
+        UserError: if there is no such file, or it is none of check_corpus.py.
+    """
+    content = read_corpus_findings(Path(path))
+    if content is None:
+        raise UserError(f"--clusters {path}: no such file; check_corpus.py writes it")
+    return content
+
+
+def clusters_of_twins(content: dict[str, Any], lang: str, num_texts: int) -> np.ndarray:
     """Return a number for each test text of a language that nearly equal ones share, shape [texts].
 
     Args:
-        path: of corpus.json.
+        content: of corpus.json.
         lang: the language.
         num_texts: of its test texts.
 
     Raises:
-        UserError: if the file is none of check_corpus.py, or about other texts.
+        UserError: if it is about other texts.
     """
-    content = read_json(Path(path), "run check_corpus.py again")
-    if not isinstance(content, dict) or not isinstance(content.get("duplicates"), list):
-        raise UserError(f"--clusters {path}: expected corpus.json of check_corpus.py")
-    if lang not in content.get("leaking", {}) or content["leaking"][lang].get("num_test_texts") != num_texts:
-        raise UserError(f"--clusters {path}: it knows other {lang} test texts; run check_corpus.py again")
+    if content["leaking"].get(lang, {}).get("num_test_texts") != num_texts:
+        raise UserError(f"--clusters: the file knows other {lang} test texts; run check_corpus.py again")
     found = np.arange(num_texts)
     for pair in content["duplicates"]:
         rows = [

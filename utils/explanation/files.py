@@ -1,10 +1,10 @@
-"""keywords.csv: written by explain.py, read by the report."""
+"""What explain.py leaves: explanations/LANG.json, and keywords.csv, a table of the keywords in all of them."""
 
 from pathlib import Path
 from typing import Any
 
-from utils.data.delimited import as_given, inert, read_table, write_table
-from utils.errors import UserError
+from utils.data.delimited import inert, write_table
+from utils.runs.shapes import read_explanation
 
 COLUMNS = (
     *("language", "register", "word", "score", "document_frequency", "num_texts", "stability", "num_runs"),
@@ -12,25 +12,24 @@ COLUMNS = (
 )
 
 
+def read_explanations(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the content of explanations/LANG.json, by language.
+
+    Args:
+        folder: explanations of a run; there may be none.
+
+    Raises:
+        UserError: if a file is damaged.
+    """
+    return {path.stem: read_explanation(path) for path in sorted(folder.glob("*.json"))}
+
+
+def keyword_rows(explanations: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the keywords of all languages, as they stand in keywords.csv."""
+    return [{"language": lang} | row for lang, content in explanations.items() for row in content["keywords"]]
+
+
 def write_keywords(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write keywords.csv; returns its path."""
     words = ("register", "word", "example")
     return write_table(path, [row | {name: inert(row[name]) for name in words} for row in rows], COLUMNS)
-
-
-def read_keywords(path: Path) -> list[dict[str, Any]]:
-    """Read keywords.csv; without it there are none.
-
-    Raises:
-        UserError: if it is damaged.
-    """
-    if not path.is_file():
-        return []
-    numbers = {"score": float, "document_frequency": float, "num_texts": float, "stability": float, "num_runs": int}
-    try:
-        return [
-            {name: as_given(row[name]) if name not in numbers else numbers[name](row[name]) for name in COLUMNS}
-            for row in read_table(path)
-        ]
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path}: no keywords ({error}); run explain.py again") from None

@@ -56,6 +56,7 @@ def report_data(
     comparisons: list[dict[str, Any]] | None = None,
     seeds: list[dict[str, Any]] | None = None,
     explanations: dict[str, dict[str, Any]] | None = None,
+    show_texts: bool = False,
 ) -> dict[str, Any]:
     """Return what the report shows, as the script in it reads it.
 
@@ -66,7 +67,8 @@ def report_data(
         examples: misclassified texts per run and language, see `examples.misclassified`.
         comparisons: rows of `comparison.compare`.
         seeds: rows of `seeds.seeds_table`.
-        explanations: per run and language, see `report.explanations.read_explanations`.
+        explanations: per run and language, see `utils.explanation.files.read_explanations`.
+        show_texts: with the texts that explain.py has kept.
     """
     langs = {lang for run in runs for lang in (*run.evaluations, *run.train_langs.split("-"))}
     langs |= {lang for own in (explanations or {}).values() for lang in own}
@@ -82,8 +84,16 @@ def report_data(
         ],
         "comparisons": comparisons or [],
         "seeds": seeds or [],
-        "explanations": explanations or {},
+        "explanations": {
+            run: {lang: _explanation(content, show_texts) for lang, content in own.items()}
+            for run, own in (explanations or {}).items()
+        },
     }
+
+
+def _explanation(content: dict[str, Any], show_texts: bool) -> dict[str, Any]:
+    shown = ("method", "num_texts", "faithfulness", "keywords", *(("texts",) if show_texts else ()))
+    return {name: content[name] for name in shown if name in content}
 
 
 def _run_data(

@@ -81,6 +81,30 @@ EVALUATION: Shape = {
     "data": {"sha256": str},
 }
 # Of a job of grid_search.py or finetuning_generator.py.
+# What decides whether explanations are faithful, see `utils.explanation.faithfulness`.
+FAITHFULNESS = ("comprehensiveness", "sufficiency", "random_comprehensiveness", "random_sufficiency")
+KEYWORD_NUMBERS = ("score", "document_frequency", "num_texts", "stability", "num_runs")
+EXPLANATION: Shape = {
+    Required("method"): str,
+    Required("num_texts"): int,
+    Required("faithfulness"): {
+        **{Required(name): NUMBER for name in FAITHFULNESS},
+        Required("interval"): [NUMBER],
+        Required("faithful"): bool,
+    },
+    Required("keywords"): [
+        {
+            **{Required(name): str for name in ("register", "word", "example")},
+            **{Required(name): NUMBER for name in KEYWORD_NUMBERS},
+        }
+    ],
+    "texts": [dict],
+}
+PLACE: Shape = {Required("language"): str, Required("split"): str, Required("row"): int}
+CORPUS_FINDINGS: Shape = {
+    Required("duplicates"): [{Required("a"): PLACE, Required("b"): PLACE}],
+    Required("leaking"): {str: {Required("num_test_texts"): int}},
+}
 RESULT: Shape = {
     Required("config"): dict,
     Required("best_epoch"): NUMBER,
@@ -136,6 +160,24 @@ def read_result(path: Path) -> dict[str, Any] | None:
         UserError: as `read_record`.
     """
     return read_shaped(path, RESULT, "remove it, and the job is submitted again")
+
+
+def read_explanation(path: Path) -> dict[str, Any]:
+    """Read explanations/LANG.json.
+
+    Raises:
+        UserError: as `read_record`.
+    """
+    return read_shaped(path, EXPLANATION, "remove it, or run explain.py again")
+
+
+def read_corpus_findings(path: Path) -> dict[str, Any] | None:
+    """Read corpus.json of check_corpus.py; None if there is none.
+
+    Raises:
+        UserError: as `read_record`.
+    """
+    return read_shaped(path, CORPUS_FINDINGS, "run check_corpus.py again")
 
 
 def read_shaped(path: Path, shape: Shape, advice: str) -> Any:

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -144,11 +145,15 @@ def test_the_third_column_of_a_corpus(model, tmp_path, invoke):
     assert results["en"]["intervals"] == {"resampled": "clusters", "num_clusters": 4}
     assert "intervals" not in results["fr"]
     shutil.copytree("outputs/tiny-en-fr", "outputs/other/tiny-en-fr")
-    status, _, errors = invoke(post_eval, "--compare", "tiny-en-fr", "other/tiny-en-fr")
+    status, output, errors = invoke(post_eval, "--compare", "tiny-en-fr", "other/tiny-en-fr")
     assert status == 0, errors
     with Path("outputs/comparison_tiny-en-fr_other.tiny-en-fr.csv").open() as file:
         found = {(row["eval_lang"], row["num_texts"], row["num_clusters"]) for row in csv.DictReader(file)}
     assert found == {("en", "24", "4"), ("fr", "24", "")}
+    # McNemar's test takes texts for independent.
+    assert re.search(r"accuracy, McNemar\n +fr ", output) and re.search(
+        r"accuracy, approximate randomization\n +en ", output
+    )
     # Without them again, nothing is left of them.
     assert invoke(evaluate, *TRAINED, "--eval_langs", "en", "--force")[0] == 0
     assert not Path("outputs/tiny-en-fr/clusters/en.csv").exists()

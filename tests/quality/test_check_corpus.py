@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,19 @@ HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=alert(1)>
 
 def write_tsv(path, rows):
     path.write_text("".join(f"{label}\t{text}\n" for label, text in rows))
+
+
+def num_judged(corpus, langs, of=("train", "test")):
+    """How many texts of these splits have a register that ten texts of their language have."""
+    count = 0
+    for lang in langs:
+        labels = {
+            split: [row[0] for _, row in read_rows(corpus / "corpus" / split / f"{lang}.tsv")]
+            for split in ("train", "test")
+        }
+        known = Counter(labels["train"] + labels["test"])
+        count += sum(known[label] >= 10 for split in of for label in labels[split])
+    return count
 
 
 @pytest.fixture
@@ -83,9 +97,10 @@ def test_the_same_twice(soiled, invoke):
 def test_pruned_rows_are_left_out_of_training(inputs, invoke):
     status, output, _ = invoke(check_corpus, "--langs", "en", "fr", "--prune", "0.1")
     rows = read_jsonl(Path("outputs/excluded.jsonl"))
-    # A tenth of those that are judged: not of registers with under ten texts.
-    assert status == 0 and f"excluded.jsonl ({len(rows)};" in output
-    assert 5 <= len(rows) <= 11 and {row["split"] for row in rows} == {"train"}
+    # A tenth of those that are judged.
+    expected = round(0.1 * num_judged(inputs.corpus, ("en", "fr"), ("train",)))
+    assert status == 0 and f"excluded.jsonl ({expected};" in output
+    assert len(rows) == expected > 5 and {row["split"] for row in rows} == {"train"}
     named = next(row for row in rows if row["language"] == "en")
     text = [row for _, row in read_rows(inputs.corpus / "corpus" / "train" / "en.tsv")][named["row"] - 1][1]
     assert named["hash"] == f"{text_hash(text):016x}"
@@ -171,6 +186,14 @@ def test_label_sets(tmp_path, monkeypatch, invoke):
         (["--submit"], "--submit is for --with_model"),
         (["--near", "0.1"], "near"),
         (["--folds", "1"], "folds"),
+        (["--folds", "101"], "folds"),
+        (["--prune", "1"], "prune"),
+        (["--subfolder", "x"], "--subfolder is for --with_model"),
+        (["--status"], "--with_model"),
+        (["--gpus", "2"], "--gpus is for --submit"),
+        (["--num_workers", "0"], "num_workers"),
+        (["--model_name", "nowhere"], "nowhere"),
+        (["--corpus_path", "nowhere"], "nowhere does not exist"),
         (["--with_model", "tiny-en"], "no trained model"),
     ],
 )
@@ -204,8 +227,7 @@ def test_a_trained_model_judges(inputs, invoke):
     assert status == 0, errors
     assert "es: the model was not trained on it" in errors and "by tiny-en-fr" in output
     content = read_json(Path("outputs/corpus.json"))
-    # Training and test texts of en and fr, but for registers with under ten texts.
-    assert 100 < content["num_judged"] <= 60 + 50 + 2 * 24 and content["folds"] == 2
+    assert content["num_judged"] == num_judged(inputs.corpus, ("en", "fr")) > 100 and content["folds"] == 2
     parts = []
     for number in range(2):
         folder = Path(f"outputs/own/folds/2-42/{number}/tiny-en-fr")

@@ -156,8 +156,8 @@ class Corpus:
     def clusters(self, split: str, lang: str) -> list[str] | None:
         """Return the third column of a file; None if it has two."""
         rows = (row for _, row in read_rows(self.file(split, lang)) if row)
-        found = [row[2] for row in rows if len(row) > 2]
-        return found or None
+        first = next(rows, [])
+        return [first[2], *(row[2] for row in rows)] if len(first) == 3 else None
 
     def provenance(self, split: str, langs: list[str]) -> list[dict[str, str]]:
         """Return path and SHA-256 of the files of these languages, for run.json."""

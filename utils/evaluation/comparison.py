@@ -113,14 +113,15 @@ def _compare_on(
             "second": names[1],
             "eval_lang": lang,
             "num_texts": texts.num_texts,
-            "num_clusters": texts.count if texts.count < texts.num_texts else None,
+            "num_clusters": texts.count if texts.is_clustered else None,
             "metric": metric,
             "first_value": float(values[0][metric]),
             "second_value": float(values[1][metric]),
             **{key: bootstrap[metric][key] for key in ("difference", "low", "high", "detectable")},
             "p_bootstrap": bootstrap[metric]["p"],
             "p_randomisation": randomization[metric],
-            "p_mcnemar": mcnemar(texts) if metric == texts.share_right else None,
+            # McNemar's test takes texts for independent.
+            "p_mcnemar": mcnemar(texts) if metric == texts.share_right and not texts.is_clustered else None,
             **{f"{test}_holm": None for test in TESTS},
         }
         for metric in texts.names
@@ -177,9 +178,13 @@ def describe(rows: list[dict[str, Any]], metric: str = "macro_f1") -> str:
     for pair in dict.fromkeys((row["first"], row["second"]) for row in rows):
         lines.append(f"{pair[1]} against {pair[0]} (p after Holm's correction for {count} comparisons)")
         right = next(x["metric"] for x in rows if (x["first"], x["second"]) == pair and x["metric"] in SHARES_RIGHT)
-        for name, test in ((metric, "p_randomisation"), (right, "p_mcnemar")):
-            lines.append(f"  {name}, {'approximate randomization' if name == metric else 'McNemar'}")
-            for row in rows:
+        for name, test in ((metric, "p_randomisation"), (right, "p_mcnemar"), (right, "p_randomisation")):
+            # Where texts have clusters, there is no p of McNemar's test, and else no need of another.
+            own = [row for row in rows if (row["p_mcnemar"] is None) == (test == "p_randomisation") or name == metric]
+            if not any((row["first"], row["second"], row["metric"]) == (*pair, name) for row in own):
+                continue
+            lines.append(f"  {name}, {'approximate randomization' if test == 'p_randomisation' else 'McNemar'}")
+            for row in own:
                 if (row["first"], row["second"], row["metric"]) == (*pair, name):
                     p = row[f"{test}_holm"]
                     # What rounds to nothing has no sign.

@@ -81,7 +81,9 @@ class PairedTexts:
         belongs = csr_array((np.ones(len(places), dtype=np.int64), (places, members.ravel())), shape=shape)
         self.first, self.second = belongs @ self.first, belongs @ self.second
         self.count, self.counts = shape[0], np.ones(shape[0], dtype=np.int64)
+        self.is_clustered = True
 
+    is_clustered = False
     names: tuple[str, ...] = METRICS
     # What McNemar's test compares.
     share_right = "accuracy"

@@ -1,13 +1,11 @@
 """The words of a text, and which tokens they are made of."""
 
-import re
 import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
 
-# Scripts without blanks between words: there every token is one.
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+from utils.data.words import UNSPACED_CHARACTER
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def _goes_on(text: str, stop: int, start: int) -> bool:
 def _is_letter(character: str) -> bool:
     # Marks belong to the letter before them.
     letter = character.isalnum() or unicodedata.category(character).startswith("M")
-    return letter and not UNSPACED.match(character)
+    return letter and not UNSPACED_CHARACTER.match(character)
 
 
 def word_scores(words: list[Word], token_scores: np.ndarray) -> np.ndarray:

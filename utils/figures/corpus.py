@@ -7,11 +7,11 @@ import numpy as np
 
 from utils.figures.names import NO_NAMES, Names
 from utils.figures.style import LINE_COLORS, SCREEN, heat_map, new_figure, room_for
+from utils.quality.summary import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-KINDS = ("within a file", "between training and test", "between languages")
 # Rows and columns of the matrix of doubtful labels; combinations of labels are many.
 MOST_LABELS = 16
 

@@ -7,12 +7,12 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.cli.progress import progress
+from utils.runs.processors import usable_processors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,9 +83,7 @@ def draw_all(drawings: list[Drawing]) -> tuple[list[Path], int]:
 
 
 def _draw(drawings: list[Drawing]) -> list[Path]:
-    # macOS does not say which processors a process may use.
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processors = min(allowed, MOST_PROCESSES)
+    processors = min(usable_processors(), MOST_PROCESSES)
     bar = {"total": len(drawings), "desc": "drawing", "unit": "figure"}
     if len(drawings) < FEW or processors < 2:
         return [path for drawing in progress(drawings, **bar) for path in draw(drawing)]

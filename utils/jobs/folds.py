@@ -62,7 +62,10 @@ class FoldRuns:
         if self.settings.get("exclude"):
             raise UserError(f"--with_model {self.name}: it was trained with --exclude; name one that knows all rows")
         self.langs = split_langs(self.settings["train_langs"])
-        self.labels: LabelsOption = self.settings.get("labels", "auto")
+        # As its training files decided, even if a fold has no text with several.
+        given: LabelsOption = self.settings.get("labels", "auto")
+        kind: LabelsOption = "multi" if record["data"].get("labels") == "multi" else "single"
+        self.labels = kind if given == "auto" else given
         self.corpus = replace(corpus, multilabel=True, lifted=False)
         corpus.require(TRAIN, self.langs)
         self.folder = parent / "folds" / f"{options.folds}-{options.seed}"
@@ -86,7 +89,7 @@ class FoldRuns:
             "cache_dir": options.cache_dir,
             "model_registry": str(Path(options.model_registry).resolve()) if options.model_registry else None,
         }
-        config = given | {name: value for name, value in places.items() if value is not None}
+        config = given | {"labels": self.labels} | {name: value for name, value in places.items() if value is not None}
         check_config(config, self.name)
         return Experiment(f"{self.name}-fold-{number}", config, self.langs)
 
@@ -139,7 +142,9 @@ class FoldRuns:
         count = len(rows)
         if lang in self.corpus.languages(TEST):
             rows += self.corpus.rows(TEST, lang)
-        _, kinds = np.unique([" ".join(labels) for labels, _ in rows], return_inverse=True)
+        _, kinds, counts = np.unique([" ".join(labels) for labels, _ in rows], return_inverse=True, return_counts=True)
+        if counts.max() < self.options.folds:
+            raise UserError(f"--folds {self.options.folds}: too few texts of {lang} ({len(rows)}); give fewer folds")
         splitter = StratifiedGroupKFold(self.options.folds, shuffle=True, random_state=self.options.seed)
         found = np.zeros(len(rows), dtype=np.int64)
         with warnings.catch_warnings():

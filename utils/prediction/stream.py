@@ -20,6 +20,7 @@ from utils.data.tokenization import encode, encode_whole
 from utils.errors import RunFailure, UserError
 from utils.prediction.parts import cut_parts
 from utils.prediction.readers import BadRow, Columns, RawRow, Reader
+from utils.runs.processors import usable_processors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -227,6 +228,4 @@ def choose_num_workers(requested: int | None, on_gpu: bool, num_texts_bytes: int
         return requested
     if num_texts_bytes < 1 << 16:
         return 0
-    # What this process may use, where the system tells.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores - 1)) if on_gpu else 1
+    return max(1, min(8, usable_processors() - 1)) if on_gpu else 1

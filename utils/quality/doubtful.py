@@ -13,8 +13,8 @@ import numpy as np
 
 from utils.cli.progress import progress
 from utils.data.source import TextSource
+from utils.data.words import WORD
 from utils.evaluation.metrics import RARE
-from utils.quality.measure import WORD
 from utils.quality.rows import TEST, TRAIN, Rows, label_texts
 
 # Features of a language, the most frequent ones.

@@ -5,7 +5,6 @@ Batches of texts are measured in several processes, few of them at a time: a cor
 
 import functools
 import itertools
-import os
 import re
 import zlib
 from collections import deque
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.data.twins import hash_texts
+from utils.data.words import WORD
+from utils.runs.processors import usable_processors
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -30,9 +31,6 @@ PROBLEMS = {
     "markup": "markup left over",
     "language": "another language than the file's",
 }
-# Scripts without blanks between words: there every character counts as one.
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 # Of these, all but tabulators and ends of lines; U+FEFF marks the beginning of files and belongs in no text.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff]")
 TAGS = "a|b|br|div|em|h[1-6]|i|iframe|img|li|ol|p|script|span|strong|style|table|td|th|tr|ul"
@@ -81,8 +79,7 @@ def measure_all(batches: Iterable[tuple[list[str], str]], workers: int | None) -
         batches: texts and the language that they should be in.
         workers: processes; None is one per processor that may be used.
     """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = workers or allowed
+    workers = workers or usable_processors()
     batches = iter(batches)
     first = list(itertools.islice(batches, FEW_BATCHES))
     if workers < 2 or len(first) < FEW_BATCHES:

@@ -44,7 +44,9 @@ class CheckOptions(TextOptions, RegistryOptions, CacheOptions, CommonOptions):
         metavar="FOLDER",
         needs=WITH_MODEL,
     )
-    folds: int = option(5, "parts of the texts, each judged by a model of the others", group=LABELS, minimum=2)
+    folds: int = option(
+        5, "parts of the texts, each judged by a model of the others", group=LABELS, minimum=2, maximum=100
+    )
     submit: bool = option(False, "train the folds as Slurm jobs, and end", role=EFFORT, group=LABELS, needs=WITH_MODEL)
     status: bool = option(False, "print a table of these jobs, and end", role=EFFORT, group=LABELS, needs=WITH_MODEL)
     gpus: int = option(1, "GPUs of a job", role=EFFORT, group=LABELS, minimum=0, needs=SUBMITTED)

@@ -16,7 +16,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Rows that are named of each problem of a file.
 NAMED = 20
 # Kinds of pairs.
-WITHIN, ACROSS, BETWEEN = "within a file", "between training and test", "between languages"
+KINDS = WITHIN, ACROSS, BETWEEN = ("within a file", "between training and test", "between languages")
 
 
 def describe_duplicates(rows: Rows, found: Duplicates) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from utils.figures.names import Names
 from utils.quality.measure import PROBLEMS
 from utils.quality.rows import Rows
 from utils.quality.summary import kind_of
-from utils.report.report import TEMPLATES
+from utils.report.render import render
 from utils.runs.files import write_text
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ def write_corpus_report(path: Path, content: dict[str, Any], rows: Rows, names: 
         rows: that it is about, for the beginnings of texts.
         names: what languages are called.
     """
-    import jinja2
-    from markupsafe import Markup
-
     pairs, languages = content["duplicates"], content["languages"]
     kinds = [kind_of(pair) for pair in pairs]
     figures = {
@@ -43,21 +40,18 @@ def write_corpus_report(path: Path, content: dict[str, Any], rows: Rows, names: 
         "problems": problems_figure(languages, list(PROBLEMS), names),
         "lengths": lengths_figure(languages, names),
     }
-    beginnings = {tuple(rows.place(row).values()): text for row, text in enumerate(rows.measured.beginnings)}
 
     def beginning(at: dict[str, Any]) -> str:
-        return beginnings[at["language"], at["split"], at["row"]]
+        # The texts of a file stand in its order.
+        return rows.measured.beginnings[rows.of(at["language"], at["split"])[at["row"] - 1]]
 
     splits = [
         (lang, split, own[split]) for lang, own in languages.items() for split in ("train", "test") if split in own
     ]
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
-    page = environment.get_template(
-        "corpus.html.j2"
-    ).render(
-        # The project's own files.
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
-        js=Markup((TEMPLATES / "sort.js").read_text(encoding="utf-8")),  # noqa: S704
+    page = render(
+        "corpus.html.j2",
+        ("report.css",),
+        ("sort.js",),
         corpus=Path(content["corpus"]).name or content["corpus"],
         content=content,
         most=MOST_ROWS,

@@ -6,7 +6,7 @@ from typing import Any
 from utils.figures.names import Names
 from utils.figures.registers import COLORS, OTHERS
 from utils.prediction.results import LabelCounts, first_level, label_counts
-from utils.report.report import TEMPLATES
+from utils.report.render import render
 from utils.runs.files import write_text
 
 TITLES = {"all": "Everything", "folder": "Folder", "file": "File"}
@@ -20,9 +20,6 @@ def write_label_report(path: Path, overview: dict[str, Any], names: Names) -> Pa
         overview: content of predictions.json.
         names: what registers are called.
     """
-    import jinja2
-    from markupsafe import Markup
-
     counts = label_counts(overview)
     main = dict(zip(map(id, counts), first_level(counts, overview), strict=True))
     labels = sorted(overview["labels"], key=lambda label: -overview["registers"].get(label, 0))
@@ -36,10 +33,9 @@ def write_label_report(path: Path, overview: dict[str, Any], names: Names) -> Pa
         rest = 1 - sum(share for _, share in shares)
         return [pair for pair in (*shares, (OTHERS, rest)) if pair[1] > 1e-9]
 
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
-    page = environment.get_template("labels.html.j2").render(
-        # The project's own file.
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704
+    page = render(
+        "labels.html.j2",
+        ("report.css",),
         model=overview["model"],
         all=counts[0],
         num_files=len(overview["files"]),

@@ -6,10 +6,10 @@ from typing import Any
 
 from utils.evaluation.results import RunResults, metrics_of, order_langs
 from utils.figures.names import Names
+from utils.report.render import render
 from utils.runs.files import write_text
 from utils.runs.shapes import read_record, read_report
 
-TEMPLATES = Path(__file__).resolve().parent
 # What a run's page says of it, from run.json and train.json; the rest is in the files themselves.
 DETAILS = {
     "checkpoint": "options.checkpoint",
@@ -163,20 +163,12 @@ def write_report(path: Path, data: dict[str, Any]) -> Path:
         path: of the HTML file.
         data: see `report_data`.
     """
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True)
     # A "<" of the data would end the script element that holds it.
     content = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     pages = ("pages.js", *(("explanations.js",) if data["explanations"] else ()), "start.js")
-    own = {"css": ("report.css",), "js": ("report.js", *pages)}
-    parts = {
-        # The project's own files.
-        name: Markup("\n".join((TEMPLATES / file).read_text(encoding="utf-8") for file in files))  # noqa: S704
-        for name, files in own.items()
-    }
-    template = environment.get_template("report.html.j2")
     # Whatever the names and texts in it hold, this is JSON without "<".
-    write_text(path, template.render(data=Markup(content), **parts, summary=data))  # noqa: S704
+    shown = {"data": Markup(content), "summary": data}  # noqa: S704
+    write_text(path, render("report.html.j2", ("report.css",), ("report.js", *pages), **shown))
     return path

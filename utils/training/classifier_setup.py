@@ -13,7 +13,7 @@ from utils.data.exclusions import Exclusions, training_texts
 from utils.data.source import TextSource
 from utils.data.twins import share_seen
 from utils.data.windows import NO_FRAME, Frame, Reading, find_frame
-from utils.errors import UserError
+from utils.errors import RunFailure, UserError
 from utils.evaluation.labelling import Labelling, LabelSets, OneLabel
 from utils.evaluation.metrics import metric_title
 from utils.models.adapters import add_adapters, freeze_encoder, quantization
@@ -100,7 +100,7 @@ def find_leakage(texts: TextSource, langs: list[str], seen: "np.ndarray") -> dic
     found = {}
     for lang in langs:
         # What is wrong with test texts is no matter of training; evaluate.py says it.
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(UserError, RunFailure, OSError):
             found[lang] = round(share_seen(texts.load("test", lang, " "), seen), 6)
     return found
 

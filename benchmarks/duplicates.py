@@ -10,12 +10,13 @@ ready made; on fewer texts, because its index grows beyond memory.
 """
 
 import argparse
+import contextlib
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -53,13 +54,29 @@ def find(folder: Path) -> None:
     from utils.quality.duplicates import find_duplicates
     from utils.quality.rows import read_rows
 
+    sizes, stop = [0], threading.Event()
+    watcher = threading.Thread(target=watch, args=(sizes, stop), daemon=True)
+    watcher.start()
     started = time.perf_counter()
     rows = read_rows(open_corpus(str(folder)), ["xx"], None)
     measured = time.perf_counter()
     found = find_duplicates(rows, NEAR)
-    memory = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     result = {"pairs": len(found.pairs), "reading": measured - started, "finding": time.perf_counter() - measured}
-    print(json.dumps(result | {"megabytes": memory / 1024}))
+    stop.set()
+    watcher.join()
+    print(json.dumps(result | {"megabytes": max(sizes) / 1e6}))
+
+
+def watch(sizes: list[int], stop: threading.Event) -> None:
+    """Note the resident memory of this process and its children, in bytes, until told to stop."""
+    import psutil
+
+    own = psutil.Process()
+    while not stop.wait(0.2):
+        sizes.append(own.memory_info().rss)
+        for child in own.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                sizes[-1] += child.memory_info().rss
 
 
 def peer(folder: Path, num_texts: int) -> tuple[float, float]:

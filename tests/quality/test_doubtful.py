@@ -5,6 +5,7 @@ import pytest
 
 from tests.factories import LABEL_SETS, WORDS, write_label_sets
 from utils.data.corpus_load import open_corpus
+from utils.quality import doubtful
 from utils.quality.doubtful import find_doubts, judge
 from utils.quality.duplicates import find_duplicates
 from utils.quality.rows import read_rows
@@ -51,6 +52,17 @@ def test_flipped_labels_come_first(tmp_path):
     assert found >= 0.7
     flagged = {tuple(rows.place(row).values())[1:] for row in doubts.rows[doubts.flagged]}
     assert len(flagged & wrong) >= 0.7 * len(wrong) and len(flagged) < 2 * len(wrong)
+
+
+def test_of_many_texts_some_are_fitted_and_all_are_judged(tmp_path, monkeypatch):
+    folder, wrong = write_flipped(tmp_path / "corpus", {"train": 900, "test": 100}, 0.1)
+    corpus = open_corpus(str(folder))
+    monkeypatch.setattr(doubtful, "MOST_TEXTS", 300)
+    rows, doubts = doubts_about(corpus, ["en"])
+    again = doubts_about(corpus, ["en"])[1]
+    assert sorted(doubts.rows) == list(range(1000)) and doubts.rows.tolist() == again.rows.tolist()
+    places = [tuple(rows.place(row).values())[1:] for row in doubts.rows[: len(wrong)]]
+    assert len(wrong.intersection(places)) >= 0.7 * len(wrong) > 60
 
 
 def test_a_twin_never_judges_its_twin(tmp_path):

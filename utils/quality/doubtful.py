@@ -17,8 +17,8 @@ from utils.data.words import WORD
 from utils.evaluation.metrics import RARE
 from utils.quality.rows import TEST, TRAIN, Rows, label_texts
 
-# Features of a language, the most frequent ones.
-MOST_FEATURES = 50_000
+# Features of a language, the most frequent ones; texts that they are counted in, and that a model is fitted to.
+MOST_FEATURES, MOST_TEXTS = 50_000, 30_000
 # Inverse strength of the penalty: weaker, wrong labels are learned by heart.
 STRENGTH = 3.0
 # Of a language and its labels: probabilities, shape [texts, labels], of training texts, then of test texts; or None.
@@ -164,18 +164,16 @@ def _fitted(texts: list[str], labels: np.ndarray, clusters: np.ndarray, folds: i
     """
     import warnings
 
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, cross_val_predict
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
     from sklearn.multiclass import OneVsRestClassifier
     from threadpoolctl import threadpool_limits
 
     counts = np.sort(labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels))[::-1]
     if len(np.unique(clusters)) < 2 * folds or len(counts) < 2 or counts[1] < folds:
         return None
-    vectorizer = TfidfVectorizer(
-        token_pattern=WORD.pattern, ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=MOST_FEATURES
-    )
+    generator = np.random.default_rng(seed)
+    found = np.zeros((len(texts), labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1))
     model: Any = LogisticRegression(C=STRENGTH, max_iter=300, random_state=seed)
     if labels.ndim == 2:
         model, splitter = OneVsRestClassifier(model), GroupKFold(folds, shuffle=True, random_state=seed)
@@ -185,10 +183,29 @@ def _fitted(texts: list[str], labels: np.ndarray, clusters: np.ndarray, folds: i
     with warnings.catch_warnings(), threadpool_limits(1):
         # That a label has fewer texts than there are folds, or none in some.
         warnings.simplefilter("ignore")
-        features = vectorizer.fit_transform(texts)
-        shares = cross_val_predict(model, features, labels, groups=clusters, cv=splitter, method="predict_proba")
-    if labels.ndim == 2:
-        return shares
-    found = np.zeros((len(texts), int(labels.max()) + 1))
-    found[:, np.unique(labels)] = shares
+        features = _features(texts, generator)
+        for others, own in splitter.split(features, labels, clusters):
+            seen = _some(others, generator)
+            model.fit(features[seen], labels[seen])
+            found[np.ix_(own, model.classes_)] = model.predict_proba(features[own])
     return found
+
+
+def _features(texts: list[str], generator: np.random.Generator) -> Any:
+    """Return TF-IDF of words and pairs of words, a sparse matrix; memory is bounded by some texts' pairs of words."""
+    from scipy.sparse import vstack
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(
+        token_pattern=WORD.pattern, ngram_range=(1, 2), sublinear_tf=True, min_df=2, max_features=MOST_FEATURES
+    )
+    if len(texts) <= MOST_TEXTS:
+        return vectorizer.fit_transform(texts)
+    vectorizer.set_params(dtype=np.float32)
+    vectorizer.fit([texts[row] for row in _some(np.arange(len(texts)), generator)])
+    starts = range(0, len(texts), MOST_TEXTS)
+    return vstack([vectorizer.transform(texts[start : start + MOST_TEXTS]) for start in starts], format="csr")
+
+
+def _some(rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return rows if len(rows) <= MOST_TEXTS else np.sort(generator.choice(rows, MOST_TEXTS, replace=False))

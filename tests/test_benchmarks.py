@@ -13,9 +13,12 @@ from tests.factories import PROJECT
 TINY = {
     "finetune_throughput": [
         *("--langs", "en", "fr", "--rounds", "1", "--train_steps", "2", "--batch_size", "8", "--eval_texts", "72"),
-        *("--max_length", "64", "--json", "speed.json", "--figure", "speed.png"),
+        *("--max_length", "64", "--json", "speed.json", "--figure", "speed.png", "--profile"),
     ],
-    "predict_throughput": ["--langs", "en", "fr", "--texts", "60", "--sets", "long", "--json", "speed.json"],
+    "predict_throughput": [
+        *("--langs", "en", "fr", "--texts", "60", "--sets", "long", "--json", "speed.json"),
+        *("--variants", "pipeline", "loop", "predict"),
+    ],
     "masking_cost": ["--layers", "1", "--width", "64", "--batches", "2"],
     "figures": ["--train_sets", "1", "--eval_langs", "2"],
     "duplicates": ["--num_texts", "200", "--peer_texts", "200"],
@@ -24,7 +27,7 @@ SAYS = {
     "finetune_throughput": (
         r"train/packed +\d+\.\d\d +[\d,]+ +0\.0% +\d+\.\d\dGB +\d+\.\ds +\d+\.\d% +\d+\.\d\d +\d+\.\d\d-\d+\.\d\d\n"
     ),
-    "predict_throughput": r"long: 60 texts\n(?:  \w+ +\d+\.\d s +\d+\.\d\d texts/s +\d+\.\d\d x the loop\n){5}",
+    "predict_throughput": r"long: 60 texts\n(?:  \w+ +\d+\.\d s +\d+\.\d\d texts/s +\d+\.\d\d x the loop\n){3}",
     "masking_cost": r"mask_random_spans +\d+\.\d\d ms, step +\d+\.\d ms: +\d+\.\d\d%",
     "duplicates": r"200 texts, 10 of them copies; [5-9] pairs of twins found\n.*\n.*texts/s\nsearch of the same",
     "figures": r"3 models with 3 panels each.*\n1 processor +\d+\.\d s\n",
@@ -44,8 +47,7 @@ def test_the_benchmark_runs_and_reports(inputs, name):
     assert re.search(SAYS[name], output), output
     if name == "finetune_throughput":
         check_figures(inputs.folder)
-        profile = run(inputs, name, *TINY[name], *model, "--profile", "--variants", "train/packed")
-        assert "_TextAttentionBackward" in profile, "where the time goes"
+        assert "_TextAttentionBackward" in output, "where the time goes"
 
 
 def run(inputs, name, *arguments):

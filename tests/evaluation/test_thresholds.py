@@ -19,7 +19,7 @@ def random_texts(seed, texts=60, labels=4):
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["micro", "macro", "weighted"]))
 def test_no_other_candidate_is_better(seed, average):
     true, probabilities = random_texts(seed)

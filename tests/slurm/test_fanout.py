@@ -120,11 +120,11 @@ def test_a_failed_job_has_the_status_of_the_script_and_is_seen(fanout):
     assert "1 not trained and left out: tiny-en" in output
 
 
-def test_twenty_evaluations_of_one_model_at_once_lose_nothing(fanout, small):
+def test_eight_evaluations_of_one_model_at_once_lose_nothing(fanout, small):
     site = fanout[0]
     corpus = site.folder / "corpus"
     shutil.copytree(small / "register-corpus", corpus)
-    langs = [f"l{index:02}" for index in range(20)]
+    langs = [f"l{index:02}" for index in range(8)]
     for lang in langs:
         shutil.copy(corpus / "corpus/test/en.tsv", corpus / f"corpus/test/{lang}.tsv")
     site.environment["CORPUS_PATH"] = str(corpus)
@@ -136,7 +136,7 @@ def test_twenty_evaluations_of_one_model_at_once_lose_nothing(fanout, small):
     expected = json.loads(site.text("outputs/tiny-en/eval/en.json"))["confusion_matrix"]
     for lang in langs:
         assert json.loads(site.text(f"outputs/tiny-en/eval/{lang}.json"))["confusion_matrix"] == expected
-    assert site.text("outputs/tiny-en/eval.txt").count("status 0") == 21
+    assert site.text("outputs/tiny-en/eval.txt").count("status 0") == 9
 
 
 def test_five_hundred_combinations_take_a_handful_of_arrays(site, small):

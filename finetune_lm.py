@@ -20,9 +20,11 @@ from utils.cli.script import run_script
 from utils.cli.values import object_path, plural
 from utils.data.text_files import open_text_file
 from utils.errors import UserError
+from utils.evaluation.surprisal_options import check_figures, check_surprisal_options
 from utils.models.model_card import language_model_card
 from utils.models.registry import ModelSpec, find_checkpoint
 from utils.runs.files import check_writable, now, write_json, write_text
+from utils.runs.layout import LmLayout
 from utils.runs.resume import check_restarts, only_run, recorded
 from utils.runs.stop import COMPLETE
 from utils.training.lm_options import FinetuneLmOptions, check_options, read_token
@@ -38,6 +40,8 @@ def main() -> int:
     with only_run(layout):
         if is_complete(layout, run.settings, run.data):
             print(f"{layout.test_results} is already complete; remove {layout.run_json} to compute it again")
+            for line in draw(options, layout):
+                print(line)
             return 0
         run.begin()
         with recorded(run.record, layout, run.points):
@@ -73,7 +77,8 @@ def plan(options: FinetuneLmOptions) -> Run:
         for split, path in (("train", options.train_file), ("validation", options.validation_file))
         if path
     }
-    test_files = [open_text_file(path) for path in options.test_file or []]
+    test_files = [open_text_file(path, options.pairs) for path in options.test_file or []]
+    check_figures(options, test_files)
     data = {"files": provenance([*text_files.values(), *test_files])}
     settings = {name: object_path(value) for name, value in asdict(options).items() if name not in ("token", "config")}
     layout = choose_layout(options, settings, data)
@@ -90,6 +95,11 @@ def fit_and_test(run: Run) -> str:
         run.specs = local
         run.options = dataclasses.replace(run.options, model_modifier_fns=[], lora_targets=None)
     loaded = prepare(run)
+    if run.test_files:
+        # Before hours of training.
+        function = run.options.data_preprocessing_fn.get("test")
+        is_masked = function is not None and function.__name__ != "identity"
+        check_surprisal_options(run.options, is_masked, loaded.task, loaded.max_length(run.options))
     lines = []
     if run.options.train_file and not trained:
         lines.append(fit(run, loaded))
@@ -140,35 +150,79 @@ def fit(run: Run, loaded: Any) -> str:
 
 def test(run: Run, loaded: Any) -> str:
     """Compute the surprisals of the test files; return the summary."""
-    from utils.evaluation.surprisal import write_test_results
+    from utils.data.lm_examples import first_token
+    from utils.evaluation.sentences import Pairs
+    from utils.evaluation.surprisal import EXPANDED_CHUNK, write_test_results
     from utils.evaluation.token_table import TokenTable
-    from utils.models.adapters import is_quantized
-    from utils.training.lm_setup import make_examples
+    from utils.evaluation.word_boundaries import WordBoundaries
+    from utils.training.lm_setup import make_examples, set_test_precision
 
     options, layout = run.options, run.layout
     run.stop.phase = "while testing; " + (
         "the same command goes on" if options.save_tmp_test_files else "no results yet (see --save_tmp_test_files)"
     )
-    if not is_quantized(loaded.model.config):
-        # In single precision, surprisals are off by up to 1e-4 bits, more for large models.
-        loaded.model.to(loaded.device).double()
+    run.record.content["test_precision"] = set_test_precision(loaded, options.test_precision)
     loaded.model.eval()
     limit = options.max_test_samples
+    boundaries = WordBoundaries(loaded.tokenizer) if options.word_correction else None
+    pairs = Pairs()
     total = sum(min(file.num_examples, limit or file.num_examples) for file in run.test_files)
     with progress(total=total, desc="testing", unit="example") as bar:
         count, truncated = write_test_results(
             layout.test_results,
+            layout.test_sentences,
             run.test_files,
             lambda file, part, first: make_examples(options, loaded, "test", file.name, part, first),
             loaded.model,
-            TokenTable(loaded.tokenizer, loaded.task),
+            TokenTable(loaded.tokenizer, loaded.task, boundaries=boundaries),
             options.per_device_test_batch_size,
             max_examples=limit,
             keep_parts=fingerprint(run) if options.save_tmp_test_files else None,
+            chunk=EXPANDED_CHUNK if options.stride or options.pll else None,
+            see=pairs.add,
             progress=bar,
         )
     lines = [truncation_line(name, number, loaded.max_length(options)) for name, number in truncated.items() if number]
-    return "\n".join([*lines, f"tested   {total:,} examples, {count:,} tokens: {layout.test_results}"])
+    if loaded.task == "lm" and first_token(loaded.tokenizer, options.bos) is None:
+        lines.append("nothing stands before the texts: their first tokens have no surprisal (--bos)")
+    lines += [
+        f"tested   {total:,} examples, {count:,} tokens: {layout.test_results}",
+        f"sums     {layout.test_sentences}",
+    ]
+    if found := pairs.result():
+        write_json(layout.test_pairs, found)
+        lines += [pairs_line(name, result) for name, result in found.items()]
+        lines.append(f"pairs    {layout.test_pairs}")
+    return "\n".join([*lines, *draw(options, layout)])
+
+
+def draw(options: FinetuneLmOptions, layout: LmLayout) -> list[str]:
+    """Draw the figures of surprisals that are asked for, of the tables; return what to say of them."""
+    if options.plot_items is None and options.plot_by is None:
+        return []
+    from utils.evaluation.sentences import means_by, words_of
+    from utils.figures.style import save_figure
+    from utils.figures.surprisals import conditions_figure, words_figure
+
+    written = []
+    formats = ["png", "pdf"]
+    if options.plot_items:
+        written += save_figure(
+            words_figure(words_of(layout.test_results, options.plot_items)), layout.test_words, formats
+        )
+    if options.plot_by:
+        means = means_by(layout.test_sentences, options.plot_by)
+        written += save_figure(conditions_figure(options.plot_by, means), layout.test_conditions, formats)
+    return [f"figure   {path}" for path in written]
+
+
+def pairs_line(name: str, result: dict[str, Any]) -> str:
+    """Return what to say of a file of minimal pairs."""
+    low, high = result["confidence_interval"]
+    return (
+        f"{name}: the better sentence is the likelier one in {result['share']:.1%} of {result['num_pairs']:,} pairs "
+        f"[{low:.1%}, {high:.1%}]"
+    )
 
 
 def truncation_line(name: str, number: int, max_length: int) -> str:

@@ -121,7 +121,7 @@ def signature(section):
         # A page may have a translation, with headings of its own.
         "links": [
             re.sub(r"\.fr\.md|(?<=\.md)#.*", lambda found: ".md" if found[0] == ".fr.md" else "", link)
-            if link.startswith(("docs/label-sets", "docs/statistics"))
+            if link.startswith(("docs/label-sets", "docs/statistics", "docs/surprisals"))
             else link
             for link in re.findall(r"\]\((http[^)]+|[^#][^)]*)\)", section)
         ],

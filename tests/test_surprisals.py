@@ -203,3 +203,66 @@ def test_real_sentences_with_a_new_word(fillers, tmp_path, monkeypatch, invoke):
     first = frames[0][(frames[0]["epoch"] == 1) & (frames[0]["split"] == "train") & (frames[0]["batch"] == 1)]
     bits = [frame[frame["token"] == "blorked"]["surprisal_bits"] for frame in (first, frames[1])]
     assert len(bits[1]) == 160 and bits[1].mean() < bits[0].mean() - 2
+
+
+def test_sentences_pairs_and_figures(here, invoke):
+    pairs = [{"good": text, "bad": " ".join(reversed(text.split())), "UID": "order"} for text in FILES["test"][:9]]
+    (here / "order.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    arguments = ["--model_name_or_path", "gpt2", "--test_file", "test.txt.gz", "order.jsonl", "--pairs", "good", "bad"]
+    more = ["--word_correction", "--plot_items", "1", "3", "--plot_by", "group", "--test_precision", "fp32"]
+    status, output, err = invoke(finetune_lm, *arguments, *more)
+    assert status == 0, err
+    folder = here / "outputs/test_only/gpt2"
+    rows = rows_of(folder / "gpt2-test_results.csv.gz")
+    sentences = rows_of(folder / "gpt2-test_sentences.csv.gz")
+    assert len(sentences) == len(FILES["test"]) + 18
+    for row in sentences:
+        own = [r for r in rows if (r["dataset_name"], r["line"]) == (row["dataset_name"], row["line"])]
+        total = sum(float(r["surprisal_bits"]) for r in own)
+        assert float(row["surprisal_bits"]) == pytest.approx(total) and int(row["num_tokens"]) == len(own)
+        assert all(float(r["word_surprisal_corrected_bits"]) > 0 for r in own)
+        assert row["group"] == own[0]["group"] and row["pair"] == own[0]["pair"]
+    totals = {(row["pair"], row["pair_side"]): float(row["surprisal_bits"]) for row in sentences if row["pair"]}
+    better = sum(totals[str(n), "good"] < totals[str(n), "bad"] for n in range(1, 10))
+    result = json.loads((folder / "gpt2-test_pairs.json").read_text())["order"]
+    assert (result["num_pairs"], result["num_better"]) == (9, better)
+    assert f"in {better / 9:.1%} of 9 pairs [" in output
+    for name in ("words.png", "words.pdf", "conditions.png", "conditions.pdf"):
+        assert (folder / f"gpt2-test_{name}").stat().st_size > 1000 and f"gpt2-test_{name}" in output
+    assert json.loads((folder / "run.json").read_text())["test_precision"] == "fp32"
+    # Of what is there, figures are drawn without computing it again.
+    (folder / "gpt2-test_words.png").unlink()
+    status, output, err = invoke(finetune_lm, *arguments, *more[:-2], "--test_precision", "fp32")
+    assert status == 0 and "already complete" in output and (folder / "gpt2-test_words.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("gpt2", ["--plot_by", "gruop"], "did you mean 'group'"),
+        ("gpt2", ["--plot_items", "15"], "--plot_items 15: expected lines of a test file, 1 to 14"),
+        ("gpt2", ["--pairs", "good"], "expected two keys"),
+        ("gpt2", ["--pll", "original"], "--pll is for masked language models; this one is lm"),
+        ("gpt2", ["--stride", "500"], "expected less than the 128 tokens"),
+        ("bert", ["--stride", "5"], "--stride is for causal language models; this one is mlm"),
+        ("bert", ["--word_correction"], "--word_correction is for causal"),
+        ("bert", ["--pll", "original", "--data_preprocessing_fn.test", "mask_random_tokens"], "leave --data_prep"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_before_it_begins(here, invoke, model, arguments, message):
+    status, _, err = invoke(finetune_lm, "--model_name_or_path", model, "--test_file", "test.txt.gz", *arguments)
+    assert status == 2 and message in err, err
+    assert not list((here / "outputs").rglob("*test_results*"))
+
+
+def test_pseudo_likelihoods_of_a_file(here, invoke):
+    arguments = ["--model_name_or_path", "bert", "--test_file", "test.txt.gz", "--pll", "within_word_l2r"]
+    status, _, err = invoke(finetune_lm, *arguments)
+    assert status == 0, err
+    folder = here / "outputs/test_only/bert"
+    rows = rows_of(folder / "bert-test_results.csv.gz")
+    assert {row["token_is_masked"] for row in rows} == {"True"}
+    for line, text in enumerate(FILES["test"], 1):
+        own = [row for row in rows if int(row["line"]) == line]
+        assert [int(row["token_num"]) for row in own] == list(range(len(own)))
+        assert len({row["word_num"] for row in own}) == len(text.split())

@@ -252,7 +252,8 @@ def write(path, file, loaded, monkeypatch, keep_parts=None, max_examples=None):
         return TextExamples(text_file.name, part, tokenizer, "lm", 128, identity, first_item=first)
 
     count = write_test_results(
-        path, [open_text_file(file)], make, model.float(), TokenTable(tokenizer, "lm"), 8,
+        path, path.with_name("sentences.csv.gz"), [open_text_file(file)], make, model.float(),
+        TokenTable(tokenizer, "lm"), 8,
         max_examples=max_examples, keep_parts=keep_parts, progress=progress,
     )  # fmt: skip
     return count, progress.examples, computed
@@ -282,7 +283,8 @@ def test_an_interrupted_test_goes_on(loaded, file, tmp_path, monkeypatch):
 
     def interrupt(self, rows, original=RowWriter.write, calls=[]):  # noqa: B006
         calls.append(1)
-        if len(calls) == 2:
+        # A part is written to two tables.
+        if len(calls) == 3:
             raise KeyboardInterrupt
         original(self, rows)
 

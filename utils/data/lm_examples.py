@@ -3,7 +3,7 @@
 import contextlib
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.data.lm_expansion import Part, PseudoLikelihood, mask_each, slide
 from utils.data.masking import IGNORED, UPDATE_LABEL_FNS, Inputs, frame_ids, identity, sentinel_ids
 from utils.data.token_cache import LISTS, NUMBERS, cached_rows
+from utils.data.token_words import NO_WORD, place_spans, word_numbers
 from utils.data.tokenization import cache_key, text_batches, were_longer
 from utils.errors import UserError
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     import datasets
 Task = Literal["lm", "mlm", "seq2seq"]
 Preprocessing = Callable[..., Inputs]
-NO_WORD = -1
+Bos = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,14 @@ class TextExamples:
         pad_to: pad to so many tokens, not to the longest example of a batch.
         cache_dir: where tokenized texts are kept; None does not keep them.
         overwrite_cache: tokenize what is there anew.
+        bos: what causal models read before a text: the tokenizer's first token, its last one if it has no first one;
+            or nothing (no); which `yes` refuses.
+        stride: read longer texts of causal models in windows instead of cutting them; each token has at least so many
+            before it.
+        pll: masked models read each text once for each of its tokens, see `lm_expansion.mask_each`.
+
+    Raises:
+        UserError: for labels that do not fit the texts, and tokenizers that lack what is asked for.
     """
 
     name: str
@@ -107,6 +117,9 @@ class TextExamples:
     pad_to: int | None = None
     cache_dir: Path | None = None
     overwrite_cache: bool = False
+    bos: Bos = "auto"
+    stride: int | None = None
+    pll: PseudoLikelihood | None = None
 
     def __post_init__(self) -> None:
         self.texts: list[str] = self.examples["text"][:]
@@ -123,7 +136,9 @@ class TextExamples:
             self.rows["labels"], self.words, cut = self._encode(self.labels, target=True)
             self.truncated = [one or other for one, other in zip(self.truncated, cut, strict=True)]
             self._check_lengths()
-        if self.strategy == "once":
+        if self.stride or self.pll:
+            self._expand()
+        elif self.strategy == "once":
             with self._seeded(0, [self.first_item]):
                 self._preprocess_all()
 
@@ -158,6 +173,34 @@ class TextExamples:
         items, texts, labels, metadata, words, places, truncated = described
         return Batch(inputs, items, texts, labels, metadata, words, places, truncated, self.is_expanded)
 
+    def _expand(self) -> None:
+        parts: Iterable[Iterable[Part]] = (slide(row, self.max_length, self.stride or 0) for row in self._ids)
+        if self.pll:
+            parts = self._masked_parts(self.pll)
+        made = [(index, part) for index, own in enumerate(parts) for part in own]
+        numbers = [index for index, _ in made]
+        self.is_expanded = len(made) > len(self.items)
+        self.items, self.texts, self.labels, self.metadata, self.words, _, self.truncated = (
+            [values[number] for number in numbers] for values in self._described
+        )
+        self.places = [part.places for _, part in made]
+        self.rows = {name: [getattr(part, name) for _, part in made] for name in ("input_ids", "labels")}
+
+    def _masked_parts(self, kind: PseudoLikelihood) -> Iterator[Iterator[Part]]:
+        mask = self.tokenizer.mask_token_id
+        if mask is None:
+            raise UserError("--pll: the tokenizer has no mask token")
+        words: list[list[Any]] = self.words
+        if self.tokenizer.is_fast:
+            # Words as the tokenizer sees them: punctuation is apart.
+            encoded = self.tokenizer(self.texts, truncation=True, max_length=self.max_length)
+            words = [encoded.word_ids(index) for index in range(len(self.texts))]
+        return (mask_each(ids, own, mask, kind) for ids, own in zip(self._ids, words, strict=True))
+
+    @property
+    def _ids(self) -> list[list[int]]:
+        return self.rows["input_ids"]
+
     @property
     def _described(self) -> tuple[list, ...]:
         return self.items, self.texts, self.labels, self.metadata, self.words, self.places, self.truncated
@@ -174,7 +217,7 @@ class TextExamples:
         """Return token ids and word numbers of texts, and which had more, from the cache if they are there."""
         if self.cache_dir is None:
             return self._encode_batch(texts, target)
-        kind = f"{self.task}{'-target' if target else ''}"
+        kind = f"{self.task}{'-target' if target else ''}{'-bare' if self.bos == 'no' else ''}"
         encoded = cached_rows(
             Path(self.cache_dir) / f"{cache_key(texts, self.tokenizer, self.max_length)}-{kind}.arrow",
             len(texts),
@@ -194,27 +237,28 @@ class TextExamples:
     def _encode_batch(self, texts: list[str], target: bool) -> tuple[list[list[int]], list[list[int]], list[bool]]:
         encoded = self.tokenizer(
             **({"text_target": texts} if target else {"text": texts}),
-            truncation=True,
-            max_length=self.max_length,
+            truncation=not self.stride,
+            max_length=None if self.stride else self.max_length,
+            add_special_tokens=self.bos != "no",
             return_offsets_mapping=self.tokenizer.is_fast,
+            verbose=False,
         )
-        ids, cut = encoded["input_ids"], were_longer(encoded, texts, self.tokenizer, self.max_length)
+        ids, cut = encoded["input_ids"], [False] * len(texts)
+        if not self.stride:
+            cut = were_longer(encoded, texts, self.tokenizer, self.max_length)
         special = frame_ids(self.tokenizer)
         # Without offsets (slow tokenizers), words are told from the tokens themselves.
         offsets = encoded["offset_mapping"] if self.tokenizer.is_fast else [[]] * len(texts)
         words = [word_numbers(*row, special) for row in zip(texts, ids, offsets, strict=True)]
-        first = self.tokenizer.bos_token_id
-        if first is None:
-            first = self.tokenizer.eos_token_id
-        if self.task == "lm" and first is not None:
+        first = first_token(self.tokenizer, self.bos) if self.task == "lm" else None
+        if first is not None:
             # Without a token before it, the first one would have no prediction and so no surprisal.
+            limit = None if self.stride else self.max_length
             starts = [[] if row[:1] == [first] else [first] for row in ids]
             sizes = [len(start) + len(row) for start, row in zip(starts, ids, strict=True)]
-            cut = [before or size > self.max_length for before, size in zip(cut, sizes, strict=True)]
-            ids = [[*start, *row][: self.max_length] for start, row in zip(starts, ids, strict=True)]
-            words = [
-                [*[NO_WORD] * len(start), *row][: self.max_length] for start, row in zip(starts, words, strict=True)
-            ]
+            cut = [before or size > (limit or size) for before, size in zip(cut, sizes, strict=True)]
+            ids = [[*start, *row][:limit] for start, row in zip(starts, ids, strict=True)]
+            words = [[*[NO_WORD] * len(start), *row][:limit] for start, row in zip(starts, words, strict=True)]
         return ids, words, cut
 
     def _check_lengths(self) -> None:
@@ -289,63 +333,18 @@ class TextExamples:
                 self.rows["labels"] = [row[:size] for row, size in zip(rows, sizes, strict=True)]
 
 
-def place_spans(before: list[int], after: list[int], labels: list[int], sentinels: set[int]) -> list[int] | None:
-    """Return for each label token its position in the text from which spans were taken.
+def first_token(tokenizer: Any, bos: Bos) -> int | None:
+    """Return the id of what causal models read before a text; None for nothing.
 
-    Args:
-        before: the text's tokens.
-        after: the same with a sentinel in place of each span.
-        labels: each sentinel and the span that it stands for, then one more sentinel; padded with `IGNORED`.
-        sentinels: all of them.
-
-    Returns:
-        positions, -1 for sentinels; None if the labels are not spans of this text.
+    Raises:
+        UserError: if it has to be there and the tokenizer has neither a first nor a last token.
     """
-    spans: dict[int, list[int]] = {}
-    for index, token in enumerate(labels):
-        if token in sentinels:
-            spans[token] = []
-        elif token != IGNORED:
-            if not spans:
-                return None
-            [*spans.values()][-1].append(index)
-    places = [NO_WORD if token in sentinels else None for token in labels if token != IGNORED]
-    position = 0
-    for token in after:
-        for index in spans.get(token, []):
-            if position >= len(before) or before[position] != labels[index]:
-                return None
-            places[index] = position
-            position += 1
-        position += token not in sentinels
-    return None if None in places else [place for place in places if place is not None]
-
-
-def word_numbers(text: str, ids: list[int], offsets: list[tuple[int, int]], special: set[int]) -> list[int]:
-    """Return for each token the number of the word that it is part of, -1 for special tokens.
-
-    Args:
-        text: what was tokenized; white space separates its words.
-        ids: of the tokens.
-        offsets: first character and the one behind the last of each token; empty if they are not known.
-        special: ids of special tokens.
-    """
-    if not offsets:
-        return []
-    numbers, count = [], -1
-    for index, character in enumerate(text):
-        count += not character.isspace() and (index == 0 or text[index - 1].isspace())
-        numbers.append(count)
-    words = []
-    for token, (start, stop) in zip(ids, offsets, strict=True):
-        if token in special:
-            words.append(NO_WORD)
-        elif text[start:stop].strip():
-            words.append(numbers[stop - 1])
-        else:
-            # A space by itself belongs to the word that follows.
-            words.append(min(numbers[stop - 1] + 1 if stop else 0, count))
-    return words
+    if bos == "no":
+        return None
+    found = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]
+    if bos == "yes" and not found:
+        raise UserError("--bos yes: the tokenizer has neither a token that begins texts nor one that ends them")
+    return found[0] if found else None
 
 
 def pad_rows(rows: list[list[int]], padding: int, width: int | None = None) -> Tensor:

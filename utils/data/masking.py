@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.data.token_words import IGNORED
 from utils.errors import UserError
 
-IGNORED = -100
 Inputs = dict[str, Tensor]
 REPLACEMENT_PROPS = {"mask": 0.8, "random": 0.1, "original": 0.1}
 

@@ -2,7 +2,9 @@
 
 - ``NAME.txt.gz``: a text per line;
 - ``NAME.json.gz``: ``{"text": ..., "labels": ...}`` per line, labels being the text to be predicted;
-- ``NAME_metadata.json.gz``, if present: a JSON object per line, which goes to every result of its example.
+- ``NAME_metadata.json.gz``, if present: a JSON object per line, which goes to every result of its example;
+- ``NAME.jsonl`` or ``NAME.jsonl.gz``: a JSON object per line, of which two keys hold a pair of sentences, as in
+  BLiMP (Warstadt et al. 2020); the others are metadata.
 """
 
 import gzip
@@ -14,13 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.errors import UserError
+from utils.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import datasets
 
 KINDS = (".txt.gz", ".json.gz")
 METADATA = "_metadata.json.gz"
+PAIR_KINDS = (".jsonl", ".jsonl.gz")
+# What the metadata of a sentence says of its pair: the line in its file, and the key that held the sentence.
+PAIR, SIDE = "pair", "pair_side"
 # Bytes of a line; more is no example but a file without line breaks.
 LONGEST_LINE = 10_000_000
 
@@ -29,10 +34,10 @@ def dataset_name(path: str | Path) -> str:
     """Return the name of a dataset: that of its file without the extension.
 
     Raises:
-        UserError: if the file is neither ``.txt.gz`` nor ``.json.gz``.
+        UserError: if the file is neither ``.txt.gz`` nor ``.json.gz`` nor one of pairs.
     """
     name = Path(path).name
-    for kind in KINDS:
+    for kind in (*KINDS, *PAIR_KINDS):
         if name.endswith(kind) and not name.endswith(METADATA):
             return name.removesuffix(kind)
     raise UserError(f"{path}: expected a file of examples, NAME.txt.gz or NAME.json.gz")
@@ -46,11 +51,13 @@ class TextFile:
         path: of the file.
         num_examples: lines in it.
         metadata_keys: all keys of its metadata, in the order in which they occur.
+        pairs: the keys of the two sentences of a pair, of files of pairs; None of others.
     """
 
     path: Path
     num_examples: int
     metadata_keys: list[str]
+    pairs: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -59,23 +66,32 @@ class TextFile:
 
     def chunks(self, size: int, max_examples: int | None = None) -> "Iterator[datasets.Dataset]":
         """Read the file in parts of `size` examples, as `read_text_file` returns them; one is in memory at a time."""
-        examples = itertools.islice(_examples(self.path), max_examples)
+        examples = itertools.islice(_examples(self.path, self.pairs), max_examples)
         while part := list(itertools.islice(examples, size)):
             yield _dataset(part)
 
 
-def open_text_file(path: str | Path) -> TextFile:
+def open_text_file(path: str | Path, pairs: list[str] | None = None) -> TextFile:
     """Read a file of examples to its end without keeping it.
+
+    Args:
+        path: of the file.
+        pairs: the keys of the two sentences of a pair, if the file may hold pairs.
 
     Raises:
         UserError: as `read_text_file`.
     """
+    own = None
+    if Path(path).name.endswith(PAIR_KINDS):
+        if pairs is None or len(pairs) != 2:
+            raise UserError(f"{path} holds pairs of sentences: --pairs GOOD BAD says under which two keys")
+        own = (pairs[0], pairs[1])
     keys: dict[str, None] = {}
     number = 0
-    for example in _examples(Path(path)):
+    for example in _examples(Path(path), own):
         number += 1
         keys |= dict.fromkeys(json.loads(example["metadata"]))
-    return TextFile(Path(path), number, list(keys))
+    return TextFile(Path(path), number, list(keys), own)
 
 
 def read_text_file(path: str | Path, max_examples: int | None = None, split: str = "train") -> "datasets.Dataset":
@@ -127,9 +143,14 @@ def _read_folder(path: Path, split: str, max_examples: int | None) -> "datasets.
     return found.select_columns(kept).add_column("metadata", metadata)
 
 
-def _examples(path: Path) -> Iterator[dict[str, str]]:
-    """Yield text, labels and metadata of every line, checked."""
+def _examples(path: Path, pairs: tuple[str, str] | None = None) -> Iterator[dict[str, str]]:
+    """Yield text, labels and metadata of every line, checked; of pairs, both sentences."""
     name = dataset_name(path)
+    if pairs is not None:
+        yield from _pairs(path, pairs)
+        return
+    if path.name.endswith(PAIR_KINDS):
+        raise UserError(f"{path}: pairs of sentences are for --test_file")
     metadata_path = path.with_name(name + METADATA)
     metadata = _lines(metadata_path) if metadata_path.exists() else None
     number = 0
@@ -150,14 +171,28 @@ def _examples(path: Path) -> Iterator[dict[str, str]]:
         raise _other_count(metadata_path, number + rest, path, number)
 
 
+def _pairs(path: Path, keys: tuple[str, str]) -> Iterator[dict[str, str]]:
+    number = 0
+    for number, line in enumerate(_lines(path), 1):
+        row = _read_object(path, number, line)
+        for key in keys:
+            if not isinstance(row.get(key), str) or not row[key].strip():
+                raise UserError(f"{path}, line {number}: expected a sentence under {key!r}{nearest(key, row)}")
+        others = {name: value for name, value in row.items() if name not in keys}
+        for key in keys:
+            yield {"text": row[key], "metadata": json.dumps({PAIR: number, SIDE: key} | others)}
+    if number == 0:
+        raise UserError(f"{path}: the file is empty; expected a pair of sentences per line")
+
+
 def _other_count(metadata: Path, described: int, path: Path, count: int) -> UserError:
     return UserError(f"{metadata} has {described:,} lines, but {path} has {count:,}: each describes an example")
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a gzipped file; only line feeds end them (str.splitlines would also cut at U+2028)."""
+    """Yield the lines of a file; only line feeds end them (str.splitlines would also cut at U+2028)."""
     try:
-        with gzip.open(path) as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number in itertools.count(1):
                 line = file.readline(LONGEST_LINE + 1)
                 if not line:

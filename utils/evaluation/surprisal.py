@@ -17,11 +17,13 @@ from utils.data.delimited import write_rows
 from utils.data.lm_examples import Batch, TextExamples
 from utils.data.text_files import TextFile
 from utils.errors import UserError
-from utils.evaluation.token_table import COLUMNS, Row, TokenTable, metadata_column, sum_words
+from utils.evaluation.sentences import sentence_columns, sentence_rows
+from utils.evaluation.token_table import COLUMNS, CORRECTED, Row, TokenTable, metadata_column, sum_words
+from utils.evaluation.word_boundaries import correct_words
 from utils.runs.files import atomic_path
 
-# Examples that are in memory together while a file is tested, and sorted by length.
-CHUNK = 2048
+# Examples that are in memory together while a file is tested, and sorted by length; fewer of those that become many.
+CHUNK, EXPANDED_CHUNK = 2048, 64
 
 
 def evaluate(
@@ -60,7 +62,10 @@ def file_rows(
     if data.is_expanded:
         sum_words(rows)
     # Stable: rows of one line keep their order.
-    return sorted(rows, key=lambda row: row["line"])
+    rows.sort(key=lambda row: row["line"])
+    if table.boundaries:
+        correct_words(rows)
+    return rows
 
 
 class RowWriter:
@@ -120,6 +125,7 @@ def columns_of(files: list[TextFile], *more: str) -> list[str]:
 
 def write_test_results(
     path: Path,
+    sentences: Path,
     files: list[TextFile],
     make_examples: Callable[[TextFile, Any, int], TextExamples],
     model: nn.Module,
@@ -128,12 +134,15 @@ def write_test_results(
     *,
     max_examples: int | None,
     keep_parts: str | None,
+    chunk: int | None = None,
+    see: Callable[[list[Row], TextFile], None] | None = None,
     progress: Any,
 ) -> tuple[int, dict[str, int]]:
-    """Write the surprisals of test files to one table, part by part, so that memory does not grow with them.
+    """Write the surprisals of test files to two tables, part by part, so that memory does not grow with them.
 
     Args:
-        path: of the table; it appears when it is complete.
+        path: of the table of tokens; it appears when it is complete.
+        sentences: of the table of sentences, which appears before it.
         files: test files.
         make_examples: makes examples of a file, a part of it and the number of its first example.
         model: in the precision in which surprisals are wanted.
@@ -143,19 +152,24 @@ def write_test_results(
         keep_parts: a name for what the results depend on (model, data, options); each part is then also
             kept beside the table, and one that an interrupted test left under this name is not computed
             again. None keeps nothing.
+        chunk: examples that are in memory together; without it `CHUNK`.
+        see: called with the rows of the sentences of each part, and its file.
         progress: a progress bar; counts examples.
 
     Returns:
-        The number of rows, and how many examples of each file had more tokens, by its name.
+        The number of rows, how many examples of each file had more tokens, by its name.
     """
     columns = columns_of(files, "dataset_name")
+    if table.boundaries:
+        columns.insert(columns.index("word_surprisal_bits") + 1, CORRECTED)
     count, truncated = 0, Counter[str]()
     kept: list[Path] = []
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, atomic_path(sentences) as temporary_sentences:
         writer = RowWriter(temporary, columns)
+        sentence_writer = RowWriter(temporary_sentences, sentence_columns(files))
         for index, file in enumerate(files):
             first = 0
-            for part in file.chunks(CHUNK, max_examples):
+            for part in file.chunks(chunk or CHUNK, max_examples):
                 stored = path.with_name(f"tmp-{keep_parts}-{index}-{first}.json.gz") if keep_parts else None
                 rows = read_part(stored) if stored else None
                 if rows is None:
@@ -167,6 +181,10 @@ def write_test_results(
                 if stored:
                     kept.append(stored)
                 writer.write(rows)
+                found = list(sentence_rows(rows, file))
+                sentence_writer.write(found)
+                if see:
+                    see(found, file)
                 count += len(rows)
                 truncated[file.name] += len({row["line"] for row in rows if row["truncated"]})
                 first += len(part)

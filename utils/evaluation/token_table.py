@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.lm_examples import NO_WORD, Batch, Task
+from utils.data.lm_examples import Batch, Task
 from utils.data.masking import IGNORED, frame_ids, sentinel_ids
+from utils.data.token_words import NO_WORD, SPACE_MARKS
+from utils.evaluation.word_boundaries import CORRECTED, WordBoundaries
 
 COLUMNS = (
-    "item", "line", "original_text", "input_text", "input_label", "truncated", "word_num", "word",
+    "item", "line", "original_text", "input_text", "input_label", "truncated", "token_num", "word_num", "word",
     "token_num_in_word", "token", "token_id", "token_is_start_of_word", "token_is_word", "token_is_special",
     "token_is_masked", "surprisal_bits",
     "word_surprisal_bits", "predicted_token", "predicted_token_id", "predicted_token_surprisal_bits",
@@ -29,8 +31,6 @@ COLUMNS = (
 PLACES = ("dataset_name", "split", "epoch", "batch", "loss")
 # What a metadata file may replace: the number of the example in its experiment.
 REPLACEABLE = ("item",)
-# How tokens begin that follow a space: in byte-level vocabularies, in those of SentencePiece.
-SPACE_MARKS = ("\u0120", "\u2581")
 # Predictions computed at once in double precision: memory grows with the vocabulary.
 POSITIONS = 256
 Row = dict[str, Any]
@@ -43,12 +43,16 @@ class TokenTable:
         tokenizer: of the model.
         task: lm, mlm or seq2seq.
         reserved: names of columns beside `COLUMNS` and `PLACES`, which no metadata may have.
+        boundaries: where words begin, for `word_boundaries.correct_words`.
     """
 
-    def __init__(self, tokenizer: Any, task: Task, reserved: Collection[str] = ()):
+    def __init__(
+        self, tokenizer: Any, task: Task, reserved: Collection[str] = (), boundaries: WordBoundaries | None = None
+    ):
         self.tokenizer = tokenizer
         self.task = task
         self.reserved = reserved
+        self.boundaries = boundaries
         self.special = frame_ids(tokenizer)
         self.continues_with_hashes = any(token.startswith("##") for token in tokenizer.get_vocab())
         self._tokens: dict[int, str] = {}
@@ -74,6 +78,8 @@ class TokenTable:
             described = self._describe(batch, example, more or {})
             metadata = clean_metadata(batch.metadata[example], self.reserved)
             rows += [{**row, **metadata} for row in self._example_rows(batch, example, described, *part)]
+        if self.boundaries:
+            self.boundaries.note(rows, logits, examples, positions, tokens)
         return rows
 
     def _positions(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -112,8 +118,12 @@ class TokenTable:
         whole, length = self._whole_labels(batch, example)
         words = self._words(batch.words[example], batch.places[example], whole, length)
         places = batch.places[example]
-        # Of labels that are spans, the words are those of the text that they were taken from.
-        members = members_of(words if places is None else batch.words[example])
+        # Of spans and windows, the words are those of the text that they were taken from.
+        all_words = words if places is None else batch.words[example]
+        members = members_of(all_words)
+        numbers = {
+            place: number for number, place in enumerate(np.flatnonzero(np.array(all_words) != NO_WORD).tolist())
+        }
         masked = self._masked(batch, example)
         bits_of_word: dict[tuple[int, bool], float] = {}
         for position, value in zip(positions, bits, strict=True):
@@ -126,10 +136,12 @@ class TokenTable:
             place = position if places is None else places[position]
             own = members.get(word, [place])
             is_special = word == NO_WORD
-            # Where each example has but one of the word's tokens, its sum is over several examples: see `sum_words`.
-            known = len(own) == 1 or not batch.is_expanded
+            # Where each example has but some of the word's tokens, its sum is over several examples: see `sum_words`.
+            # Where nothing stands before a text, its first token has no surprisal, and the first word no sum.
+            known = (len(own) == 1 or not batch.is_expanded) and not (self.task == "lm" and own[0] == 0)
             yield {
                 **described,
+                "token_num": numbers.get(place),
                 "word_num": None if is_special else word,
                 "word": None if is_special else self._word(batch, example, word, own, whole),
                 "token_num_in_word": None if is_special else own.index(place),
@@ -262,5 +274,5 @@ def clean_metadata(metadata: Row, reserved: Collection[str] = ()) -> Row:
 
 def metadata_column(key: str, reserved: Collection[str] = ()) -> str:
     """Return the name of the column that a key of the metadata becomes."""
-    is_ours = key in COLUMNS or key in PLACES or key in reserved
+    is_ours = key in COLUMNS or key in PLACES or key in reserved or key == CORRECTED
     return f"metadata_{key}" if is_ours and key not in REPLACEABLE else key

@@ -242,6 +242,26 @@ class LmLayout:
         return self.outputs / f"{self.prefix or self.model_label}-test_results.csv.gz"
 
     @property
+    def test_sentences(self) -> Path:
+        """The sums of these surprisals, sentence by sentence."""
+        return self.outputs / f"{self.prefix or self.model_label}-test_sentences.csv.gz"
+
+    @property
+    def test_words(self) -> Path:
+        """The figure of the surprisals of single words, without its suffix."""
+        return self.outputs / f"{self.prefix or self.model_label}-test_words"
+
+    @property
+    def test_conditions(self) -> Path:
+        """The figure of surprisals by a key of the metadata, without its suffix."""
+        return self.outputs / f"{self.prefix or self.model_label}-test_conditions"
+
+    @property
+    def test_pairs(self) -> Path:
+        """In how many minimal pairs the better sentence is the likelier one."""
+        return self.outputs / f"{self.prefix or self.model_label}-test_pairs.json"
+
+    @property
     def study_results(self) -> Path:
         """The trials of a study."""
         return self.outputs / "optimization_results.csv.gz"

@@ -21,6 +21,7 @@ from utils.cli.options import (
 )
 from utils.cli.values import Objects
 from utils.errors import UserError, nearest
+from utils.evaluation.surprisal_options import SurprisalOptions
 from utils.models.adapters import AdapterOptions, check_adapter_options
 from utils.models.registry import RegistryOptions
 from utils.training.options import RestartOptions
@@ -175,7 +176,9 @@ class DataTrainingOptions(RestartOptions):
 
 
 @dataclass(kw_only=True)
-class FinetuneLmOptions(CommonOptions, OptimizationOptions, DataTrainingOptions, AdapterOptions, ModelOptions):
+class FinetuneLmOptions(
+    CommonOptions, OptimizationOptions, SurprisalOptions, DataTrainingOptions, AdapterOptions, ModelOptions
+):
     """The options of finetune_lm.py; dataclasses list the last base first."""
 
     seed: int | None = option(  # type: ignore[assignment]
@@ -217,6 +220,8 @@ def check_options(options: FinetuneLmOptions) -> None:
             "--lora_targets with --model_modifier_fns needs --merge_adapter: the changed model must be saved too"
         )
     tokenizer_threads(options)
+    if options.pairs is not None and len(set(options.pairs)) != 2:
+        raise UserError(f"--pairs: expected two keys, of the better sentence and of the other; got {options.pairs}")
     if options.min_epochs > options.epochs:
         raise UserError(f"--min_epochs {options.min_epochs} is more than --epochs {options.epochs}")
     for name in (

@@ -18,7 +18,7 @@ from utils.data.tokenization import load_tokenizer
 from utils.errors import UserError
 from utils.evaluation.surprisal import RowWriter
 from utils.evaluation.token_table import TokenTable
-from utils.models.adapters import add_adapters, quantization
+from utils.models.adapters import add_adapters, is_quantized, quantization
 from utils.models.attention import use_cpu_dropout, use_text_attention
 from utils.models.loading import (
     MAX_LENGTH,
@@ -136,7 +136,33 @@ def make_examples(
         # Parts of a test file are read once and not kept.
         cache_dir=None if split == "test" else Path(CACHE_DIR),
         overwrite_cache=options.overwrite_cache,
+        bos=options.bos,
+        stride=options.stride if split == "test" else None,
+        pll=options.pll if split == "test" else None,
     )
+
+
+def set_test_precision(loaded: Loaded, wanted: str) -> str:
+    """Put the model into the number format of the test, and onto its device; return the format.
+
+    In single precision, surprisals are off by up to 1e-4 bits, more for large models; GPUs compute slowly in double.
+
+    Args:
+        loaded: the model.
+        wanted: auto, fp64, fp32 or bf16.
+
+    Raises:
+        UserError: for another than auto of a model in 4 bits, which stays as it is.
+    """
+    if is_quantized(loaded.model.config):
+        if wanted != "auto":
+            raise UserError(f"--test_precision {wanted}: a model in 4 bits is tested as it is; leave it out")
+        return "4bit"
+    if wanted == "auto":
+        wanted = "fp32" if loaded.device.type == "cuda" else "fp64"
+    formats = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16}
+    loaded.model.to(loaded.device, formats[wanted])
+    return wanted
 
 
 def loss_names(options: FinetuneLmOptions, split: str) -> list[str]:

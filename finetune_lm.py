@@ -18,7 +18,7 @@ from utils.cli.parser import parse_options
 from utils.cli.progress import progress
 from utils.cli.script import run_script
 from utils.cli.values import object_path, plural
-from utils.data.text_files import open_text_file
+from utils.data.text_files import open_text_file, told_apart
 from utils.errors import UserError
 from utils.evaluation.surprisal_options import check_figures, check_surprisal_options
 from utils.models.model_card import language_model_card
@@ -77,7 +77,7 @@ def plan(options: FinetuneLmOptions) -> Run:
         for split, path in (("train", options.train_file), ("validation", options.validation_file))
         if path
     }
-    test_files = [open_text_file(path, options.pairs) for path in options.test_file or []]
+    test_files = told_apart([open_text_file(path, options.pairs) for path in options.test_file or []])
     check_figures(options, test_files)
     data = {"files": provenance([*text_files.values(), *test_files])}
     settings = {name: object_path(value) for name, value in asdict(options).items() if name not in ("token", "config")}
@@ -113,9 +113,11 @@ def fit(run: Run, loaded: Any) -> str:
     from utils.evaluation.surprisal import RowWriter, columns_of
     from utils.figures.curves import plot_loss_curves
     from utils.training.lm_setup import loss_names, make_trainer
+    from utils.training.options import prepare_tracker
     from utils.training.trainer import run_trainer
 
     layout = run.layout
+    prepare_tracker(run.options.report_to, layout.outputs)
     names = [name for split in ("train", "validation") for name in loss_names(run.options, split)]
     columns = columns_of([*run.text_files.values()], "split", "dataset_name", "epoch", "batch", "loss", *names)
     metrics = RowWriter(layout.metrics, columns)

@@ -38,6 +38,7 @@ def test_everything_it_writes(here, invoke, kind, function):
     assert {path.name for path in folder.iterdir() if path.name[0] != "."} == {
         *("config.txt", "run.json", "train.json", "metrics.csv.gz", "loss_curves.pdf", "model", "tokenizer"),
         f"{kind}-test_results.csv.gz",
+        f"{kind}-test_sentences.csv.gz",
     }
     assert f"{kind}-test_results.csv.gz" in out and "loss_curves.pdf" in out
 

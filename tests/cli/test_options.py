@@ -26,6 +26,7 @@ from utils.cli.parser import OptionParser
 from utils.errors import UserError
 from utils.evaluation.metrics import METRICS
 from utils.evaluation.seeds import find_groups
+from utils.evaluation.surprisal_options import SURPRISALS
 from utils.jobs.grid import read_grid
 from utils.models.adapters import AdapterOptions
 from utils.models.model_card import classifier_card
@@ -201,7 +202,8 @@ GROUPS = ["what to train", "data", "training", "speed and memory", "adapters", "
 def test_help_has_groups_and_ends_with_optuna(options_class):
     text = OptionParser(options_class).format_help()
     headings = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert headings == [*GROUPS, "other options", "Optuna"]
+    own = [SURPRISALS] if options_class is FinetuneLmOptions else []
+    assert headings == [*GROUPS[:6], *own, *GROUPS[6:], "other options", "Optuna"]
     # No dictionary of defaults in the middle of the page.
     assert "GPSampler" not in text and "wrapped_pruner" not in text
     known = [action.dest for action in OptionParser(options_class)._actions]

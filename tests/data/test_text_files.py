@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.factories import skip
-from utils.data.text_files import dataset_name, open_text_file, read_text_file
+from utils.data.text_files import dataset_name, open_text_file, read_text_file, told_apart
 from utils.errors import UserError
 
 
@@ -103,3 +103,16 @@ def test_a_line_without_end_and_one_without_bottom(tmp_path):
     deep.write_bytes(gzip.compress(b'{"text": ' + b"[" * 10_000))
     with pytest.raises(UserError, match=r"x\.json\.gz, line 1: nested too deeply"):
         open_text_file(deep)
+
+
+def test_files_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/x", "b/x", "y"):
+        path = Path(f"{name}.txt.gz")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(b"a text\n"))
+    files = told_apart([open_text_file(f"{name}.txt.gz") for name in ("a/x", "b/x", "y")])
+    assert [file.name for file in files] == ["a/x.txt.gz", "b/x.txt.gz", "y"]
+    assert files[0].metadata_path == Path("a/x_metadata.json.gz")
+    with pytest.raises(UserError, match="y.txt.gz is given twice"):
+        told_apart([files[2], files[2]])

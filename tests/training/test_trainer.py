@@ -5,7 +5,8 @@ from transformers import TrainingArguments
 
 from utils.runs.resume_points import read_history
 from utils.training.classifier_trainer import ClassifierHistory
-from utils.training.lm_trainer import LmHistory, lm_training_arguments
+from utils.training.lm_history import LmHistory
+from utils.training.lm_trainer import lm_training_arguments
 from utils.training.options import TrainingOptions, training_arguments
 
 
@@ -18,7 +19,7 @@ def test_of_several_gpus_one_is_used_and_the_command_for_all_is_named(tmp_path, 
         arguments = training_arguments(TrainingOptions(), tmp_path, "run", **sizes)
     else:
         sizes = {"epochs": 1, "train_batch_size": 4, "validation_batch_size": 4, "seed": 1, "use_gpu": False}
-        arguments = lm_training_arguments(tmp_path, **sizes)
+        arguments = lm_training_arguments(tmp_path, {"report_to": "none"}, **sizes)
     assert arguments._n_gpu == 1
     assert "using 1 of 4 GPUs; all of them: torchrun --nproc-per-node=4" in capsys.readouterr().out
 

@@ -11,8 +11,9 @@ import gzip
 import itertools
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,17 +53,24 @@ class TextFile:
         num_examples: lines in it.
         metadata_keys: all keys of its metadata, in the order in which they occur.
         pairs: the keys of the two sentences of a pair, of files of pairs; None of others.
+        called: its name in reports, where that of the file is another's too.
     """
 
     path: Path
     num_examples: int
     metadata_keys: list[str]
     pairs: tuple[str, str] | None = None
+    called: str | None = None
 
     @property
     def name(self) -> str:
-        """The file's name without the extension."""
-        return dataset_name(self.path)
+        """What the file is called in reports: its name without the extension, unless it is `called` otherwise."""
+        return self.called or dataset_name(self.path)
+
+    @property
+    def metadata_path(self) -> Path:
+        """Where its metadata are, if there are any."""
+        return self.path.with_name(dataset_name(self.path) + METADATA)
 
     def chunks(self, size: int, max_examples: int | None = None) -> "Iterator[datasets.Dataset]":
         """Read the file in parts of `size` examples, as `read_text_file` returns them; one is in memory at a time."""
@@ -92,6 +100,19 @@ def open_text_file(path: str | Path, pairs: list[str] | None = None) -> TextFile
         number += 1
         keys |= dict.fromkeys(json.loads(example["metadata"]))
     return TextFile(Path(path), number, list(keys), own)
+
+
+def told_apart(files: list[TextFile]) -> list[TextFile]:
+    """Return files with different names: their paths, as they were given, where names are equal.
+
+    Raises:
+        UserError: if a file is there twice.
+    """
+    paths, names = Counter(file.path for file in files), Counter(file.name for file in files)
+    for path, count in paths.items():
+        if count > 1:
+            raise UserError(f"{path} is given twice")
+    return [replace(file, called=str(file.path)) if names[file.name] > 1 else file for file in files]
 
 
 def read_text_file(path: str | Path, max_examples: int | None = None, split: str = "train") -> "datasets.Dataset":

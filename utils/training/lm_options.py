@@ -24,7 +24,7 @@ from utils.errors import UserError, nearest
 from utils.evaluation.surprisal_options import SurprisalOptions
 from utils.models.adapters import AdapterOptions, check_adapter_options
 from utils.models.registry import RegistryOptions
-from utils.training.options import RestartOptions
+from utils.training.options import RestartOptions, StepOptions
 from utils.training.study import OptimizationOptions
 
 # Under these names the earlier system had the same modules.
@@ -176,8 +176,35 @@ class DataTrainingOptions(RestartOptions):
 
 
 @dataclass(kw_only=True)
+class LmStepOptions(StepOptions):
+    """How the optimizer's steps are made: at a constant rate, nothing clipped, unless it is told otherwise."""
+
+    ROLE: ClassVar[str] = HYPERPARAMETER
+    GROUP: ClassVar[str] = TRAINING
+
+    warmup_ratio: float = option(
+        0.0, "part of the steps in which the learning rate rises", minimum=0, below=1, shared=False
+    )
+    lr_scheduler_type: str = option(
+        "constant", "schedule after the warm-up: constant, constant_with_warmup, linear, cosine, ...", metavar="TYPE"
+    )
+    max_grad_norm: float = option(
+        0.0, "scale gradients down to this norm where they are larger; 0 leaves them as they are", minimum=0
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "fp32", "number format of the training; weights are kept in fp32 always", group=MEMORY
+    )
+
+
+@dataclass(kw_only=True)
 class FinetuneLmOptions(
-    CommonOptions, OptimizationOptions, SurprisalOptions, DataTrainingOptions, AdapterOptions, ModelOptions
+    CommonOptions,
+    OptimizationOptions,
+    SurprisalOptions,
+    LmStepOptions,
+    DataTrainingOptions,
+    AdapterOptions,
+    ModelOptions,
 ):
     """The options of finetune_lm.py; dataclasses list the last base first."""
 
@@ -222,6 +249,8 @@ def check_options(options: FinetuneLmOptions) -> None:
     tokenizer_threads(options)
     if options.pairs is not None and len(set(options.pairs)) != 2:
         raise UserError(f"--pairs: expected two keys, of the better sentence and of the other; got {options.pairs}")
+    if options.warmup_ratio and options.lr_scheduler_type == "constant":
+        raise UserError("--warmup_ratio has no effect with a constant rate: --lr_scheduler_type constant_with_warmup")
     if options.min_epochs > options.epochs:
         raise UserError(f"--min_epochs {options.min_epochs} is more than --epochs {options.epochs}")
     for name in (

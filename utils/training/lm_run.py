@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli.options import ADAPTERS, HYPERPARAMETER, IDENTITY, MEMORY, SEARCHING, TRAINING, options_by_role
-from utils.data.text_files import METADATA, TextFile, dataset_name
+from utils.data.text_files import TextFile, dataset_name
 from utils.errors import UserError
 from utils.models.registry import ModelSpec, resolve_checkpoint
 from utils.runs.files import sha256_of_file, timestamp, write_text
@@ -108,7 +108,7 @@ def choose_seed(options: FinetuneLmOptions, settings: dict[str, Any], data: dict
 
 def provenance(files: list[TextFile]) -> list[dict[str, str]]:
     """Return path and SHA-256 of the data files and of their metadata, for run.json."""
-    paths = [path for file in files for path in (file.path, file.path.with_name(file.name + METADATA)) if path.exists()]
+    paths = [path for file in files for path in (file.path, file.metadata_path) if path.exists()]
     return [{"path": str(path), "sha256": sha256_of_file(path)} for path in paths]
 
 

@@ -20,6 +20,7 @@ from utils.evaluation.surprisal import RowWriter
 from utils.evaluation.token_table import TokenTable
 from utils.models.adapters import add_adapters, is_quantized, quantization
 from utils.models.attention import use_cpu_dropout, use_text_attention
+from utils.models.device import choose_precision
 from utils.models.loading import (
     MAX_LENGTH,
     check_vocabulary,
@@ -34,9 +35,11 @@ from utils.runs.files import CACHE_DIR
 from utils.runs.record import RunRecord
 from utils.runs.resume_points import ResumePoints
 from utils.runs.stop import StopFlag
+from utils.training.lm_history import EarlyStopping, LmHistory
 from utils.training.lm_losses import KLBaselineLoss, Losses, OutputsDefaultLoss
 from utils.training.lm_options import FinetuneLmOptions, loss_list
-from utils.training.lm_trainer import EarlyStopping, LanguageModelTrainer, LmHistory, lm_training_arguments
+from utils.training.lm_trainer import LanguageModelTrainer, lm_training_arguments
+from utils.training.options import step_arguments
 
 
 @dataclass
@@ -223,7 +226,8 @@ def make_trainer(
     model.to(loaded.device)
     if loaded.device.type == "cpu":
         use_cpu_dropout(model)
-    padded = why_padded_training(options, loaded, model)
+    precision = choose_precision(options.precision, model.config)
+    padded = why_padded_training(options, loaded, model, precision)
     if padded is None:
         use_text_attention(model)
     if record:
@@ -247,6 +251,12 @@ def make_trainer(
         for callback in callbacks
     ]
     optimizer_class: Any = options.train_optimizer
+    step = inspect.signature(optimizer_class.step).parameters if hasattr(optimizer_class, "step") else {}
+    if "closure" in step and step["closure"].default is inspect.Parameter.empty:
+        raise UserError(
+            f"--train_optimizer {optimizer_class.__name__} computes the loss several times in a step, which training "
+            "does not here; take one of those that do not, such as torch.optim.AdamW"
+        )
     try:
         kwargs = options.train_optimizer_kwargs
         optimizer = call(optimizer_class, "train_optimizer_kwargs", params=model.parameters(), **kwargs)
@@ -257,6 +267,7 @@ def make_trainer(
         model=model,
         args=lm_training_arguments(
             points.folder,
+            step_arguments(options, precision),
             epochs=options.epochs,
             train_batch_size=options.per_device_train_batch_size,
             validation_batch_size=options.per_device_validation_batch_size,
@@ -278,7 +289,9 @@ def make_trainer(
     )
 
 
-def why_padded_training(options: FinetuneLmOptions, loaded: Loaded, model: torch.nn.Module) -> str | None:
+def why_padded_training(
+    options: FinetuneLmOptions, loaded: Loaded, model: torch.nn.Module, precision: str
+) -> str | None:
     """Return why training batches are padded; None if they are packed."""
     if loaded.task == "seq2seq":
         return "sequence-to-sequence models are not computed in packs"
@@ -288,7 +301,7 @@ def why_padded_training(options: FinetuneLmOptions, loaded: Loaded, model: torch
     others = [loss.__name__ for loss in loss_list(options, "train") if loss not in (OutputsDefaultLoss, KLBaselineLoss)]
     if others:
         return f"{others[0]} may read the logits of padded batches"
-    return why_padded(model, loaded.device, "fp32", training=True)
+    return why_padded(model, loaded.device, precision, training=True)
 
 
 # All trials share the model with its adapters, so what changes these cannot be searched.

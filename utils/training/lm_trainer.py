@@ -11,7 +11,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,61 +28,13 @@ from utils.evaluation.token_table import Row, TokenTable
 from utils.models.adapters import is_adapted
 from utils.models.packing import in_padded_places, pack_language_batch
 from utils.runs.stop import StopFlag
+from utils.training.lm_history import EarlyStopping, LmHistory
 from utils.training.lm_losses import Losses
-from utils.training.trainer import History, ResumableTrainer, StopCallback, one_gpu, print_line
+from utils.training.trainer import ResumableTrainer, StopCallback, one_gpu, print_line
 
 BEST_FILE = "best.safetensors"
 # Rows of metrics kept in memory before they are written.
 ROWS_KEPT = 20_000
-
-
-@dataclass(eq=False)
-class LmHistory(History):
-    """What has been trained so far.
-
-    Attributes:
-        epochs: finished epochs: losses of training and validation (means over tokens), seconds.
-        batches: losses of every batch: split, epoch, batch, loss and those of the loss classes.
-        metrics_size: bytes of the table of metrics that belong to all this.
-        seconds: of the epoch under way.
-    """
-
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    batches: list[dict[str, Any]] = field(default_factory=list)
-    metrics_size: int = 0
-    seconds: float = 0.0
-
-    @property
-    def best(self) -> dict[str, Any] | None:
-        """The epoch with the lowest validation loss."""
-        return min(self.epochs, key=lambda epoch: epoch["validation_loss"], default=None)
-
-
-def epochs_without_improvement(losses: list[float], delta: float) -> int:
-    """Return for how many epochs the validation loss has not fallen by at least `delta` (at all, if it is 0)."""
-    best, waited = math.inf, 0
-    for loss in losses:
-        if loss < best and best - loss >= delta:
-            best, waited = loss, 0
-        else:
-            waited += 1
-    return waited
-
-
-@dataclass(frozen=True)
-class EarlyStopping:
-    """When to stop: patience (None is never), least number of epochs, what counts as an improvement."""
-
-    patience: int | None = None
-    min_epochs: int = 0
-    delta: float = 0.0
-
-    def __call__(self, history: LmHistory) -> bool:
-        """Return whether training should stop."""
-        losses = [epoch["validation_loss"] for epoch in history.epochs]
-        if self.patience is None or len(losses) < max(1, self.min_epochs):
-            return False
-        return epochs_without_improvement(losses, self.delta) >= self.patience
 
 
 class LanguageModelTrainer(ResumableTrainer):
@@ -118,8 +69,10 @@ class LanguageModelTrainer(ResumableTrainer):
     ):
         kwargs |= {"train_dataset": range(len(train)), "eval_dataset": range(len(validation))}
         super().__init__(lengths=train.lengths, history=LmHistory(), **kwargs)
-        # The loss is what the loss classes say, never rescaled.
-        self.model_accepts_loss_kwargs = False
+        # The loss is what the loss classes say; where several batches make a step, `compute_loss` weights them.
+        self.model_accepts_loss_kwargs = True
+        # Of the batches of a step, the one under way, from 1.
+        self.batch_of_step = 0
         self.train_examples, self.validation_examples = train, validation
         self.losses, self.modifiers, self.early_stopping = losses, modifiers, early_stopping
         self.table, self.metrics, self.on_epoch, self.packs = table, metrics, on_epoch, packs
@@ -155,11 +108,18 @@ class LanguageModelTrainer(ResumableTrainer):
         if not self.early_stopping(self.history):
             super().train(resume_from_checkpoint=resume_from_checkpoint)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, int]:
+        """Return the batches of a step, and how many tokens are predicted in them."""
+        samples, _ = super().get_batch_samples(*args, **kwargs)
+        self.batch_of_step = 0
+        return samples, sum(count_labels(inputs["batch"], self.table.task) for inputs in samples)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the loss of a training batch; its parts and surprisals go to the history and the metrics."""
         batch: Batch = inputs.pop("batch")
+        self.batch_of_step += 1
         packed = pack_language_batch(inputs, self.model, self.table.task == "lm") if self.packs else None
         rows = packed.pop("packed_rows") if packed else None
         outputs = model(**(packed or inputs))
@@ -169,12 +129,17 @@ class LanguageModelTrainer(ResumableTrainer):
         if rows is not None and self.metrics:
             logits = in_padded_places(logits.detach(), rows, tuple(inputs["input_ids"].shape))
         self._note(where, parts, batch, logits)
+        if self.args.gradient_accumulation_steps > 1 and num_items_in_batch:
+            # The mean over the tokens of the step, as if its batches were one.
+            loss = loss * (count_labels(batch, self.table.task) / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     @property
     def batch_number(self) -> int:
         """Number of the batch under way in its epoch, from 0."""
-        return self.state.global_step % len(self.sampler)
+        batches = self.args.gradient_accumulation_steps
+        steps = -(-len(self.sampler) // batches)
+        return self.state.global_step % steps * batches + self.batch_of_step - 1
 
     def _note(self, where: Row, parts: dict[str, Tensor], batch: Batch, logits: Tensor) -> dict[str, float]:
         numbers = {name: float(value) for name, value in parts.items()}
@@ -240,7 +205,9 @@ class LanguageModelTrainer(ResumableTrainer):
 
     def load_best(self) -> None:
         """Give the model the weights of the best epoch."""
-        self.model.load_state_dict(self.best_weights, strict=not is_adapted(self.model))
+        # Training in fewer bits has put casts around the model, of which the test knows nothing.
+        model = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        model.load_state_dict(self.best_weights, strict=not is_adapted(self.model))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the weights of a resume point with the best ones, and all rows of metrics that belong to it."""
@@ -352,9 +319,25 @@ def count_labels(batch: Batch, task: str) -> int:
 
 
 def lm_training_arguments(
-    checkpoints: Path, *, epochs: int, train_batch_size: int, validation_batch_size: int, seed: int, use_gpu: bool
+    checkpoints: Path,
+    steps: dict[str, Any],
+    *,
+    epochs: int,
+    train_batch_size: int,
+    validation_batch_size: int,
+    seed: int,
+    use_gpu: bool,
 ) -> TrainingArguments:
-    """Return the Trainer's arguments: a constant rate, no clipping, nothing written but by `SaveOnStop`."""
+    """Return the Trainer's arguments; nothing is written but by `SaveOnStop`.
+
+    Args:
+        checkpoints: folder of the resume points.
+        steps: as `utils.training.options.step_arguments` returns them.
+        epochs: passes over the training examples.
+        train_batch_size, validation_batch_size: examples.
+        seed: of everything random.
+        use_gpu: or the CPU.
+    """
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -364,20 +347,19 @@ def lm_training_arguments(
         num_train_epochs=epochs,
         per_device_train_batch_size=train_batch_size,
         per_device_eval_batch_size=validation_batch_size,
-        lr_scheduler_type="constant",
-        max_grad_norm=0.0,
         seed=seed,
         use_cpu=not use_gpu,
         dataloader_pin_memory=False,
         eval_strategy="epoch",
         save_strategy="no",
         save_total_limit=1,
-        logging_strategy="no",
+        # What trackers show.
+        logging_strategy="no" if steps["report_to"] == "none" else "epoch",
         logging_nan_inf_filter=False,
         disable_tqdm=not sys.stderr.isatty(),
-        report_to="none",
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
+        **steps,
     )
     one_gpu(arguments)
     return arguments

@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from utils.cli.options import (
     DATA,
@@ -49,7 +49,30 @@ class RestartOptions:
 
 
 @dataclass(kw_only=True)
-class TrainingOptions(ComputeOptions, CacheOptions, RestartOptions, RegistryOptions, CommonOptions):
+class StepOptions:
+    """How the optimizer's steps are made, whatever is trained."""
+
+    ROLE: ClassVar[str] = HYPERPARAMETER
+    GROUP: ClassVar[str] = TRAINING
+
+    warmup_ratio: float = option(0.1, "part of the steps in which the learning rate rises", minimum=0, below=1)
+    lr_scheduler_type: str = option(
+        "linear", "schedule after the warm-up: linear, cosine, constant_with_warmup, ...", metavar="TYPE"
+    )
+    lr_scheduler_kwargs: dict = option({}, "settings of the schedule, as --lr_scheduler_kwargs.KEY VALUE")
+    gradient_accumulation_steps: int = option(1, "batches per optimizer step", minimum=1, metavar="STEPS")
+    max_grad_norm: float = option(
+        1.0, "scale gradients down to this norm where they are larger; 0 leaves them as they are", minimum=0
+    )
+    gradient_checkpointing: bool = option(False, "compute activations twice to save memory", group=MEMORY)
+    torch_compile: bool = option(False, "compile the model first (pays off in long runs)", group=MEMORY)
+    report_to: Literal["none", "tensorboard", "wandb", "mlflow"] = option(
+        "none", "also log to this tracker", role=EFFORT, group=OTHER
+    )
+
+
+@dataclass(kw_only=True)
+class TrainingOptions(StepOptions, ComputeOptions, CacheOptions, RestartOptions, RegistryOptions, CommonOptions):
     """How to train, whatever the task."""
 
     ROLE: ClassVar[str] = HYPERPARAMETER
@@ -88,13 +111,7 @@ class TrainingOptions(ComputeOptions, CacheOptions, RestartOptions, RegistryOpti
         aliases=["--per_device_train_batch_size"],
     )
     learning_rate: float = option(5e-5, "highest learning rate", above=0)
-    warmup_ratio: float = option(0.1, "part of the steps in which the learning rate rises", minimum=0, below=1)
-    lr_scheduler_type: str = option(
-        "linear", "schedule after the warm-up: linear, cosine, constant_with_warmup, ...", metavar="TYPE"
-    )
-    lr_scheduler_kwargs: dict = option({}, "settings of the schedule, as --lr_scheduler_kwargs.KEY VALUE")
     weight_decay: float = option(0.01, "weight decay of AdamW", minimum=0)
-    gradient_accumulation_steps: int = option(1, "batches per optimizer step", minimum=1, metavar="STEPS")
     early_stopping_patience: int | None = option(
         None, "stop after so many epochs without a better validation macro F1", minimum=1, metavar="EPOCHS"
     )
@@ -127,9 +144,7 @@ class TrainingOptions(ComputeOptions, CacheOptions, RestartOptions, RegistryOpti
         metavar="TOKENS",
         needs=Need("train_sampling", "packed", "is for --train_sampling packed"),
     )
-    gradient_checkpointing: bool = option(False, "compute activations twice to save memory", group=MEMORY)
     deterministic: bool = option(False, "use deterministic algorithms on GPUs too (slower)", group=MEMORY)
-    torch_compile: bool = option(False, "compile the model first (pays off in long runs)", group=MEMORY)
     checkpoints_dir: str | None = option(
         None,
         "where resume points are kept while it trains, in DIR/[SUBFOLDER/]MODEL-LANGS/checkpoints; without it in the "
@@ -143,9 +158,6 @@ class TrainingOptions(ComputeOptions, CacheOptions, RestartOptions, RegistryOpti
         "keep the resume points of the last and the best epoch when the run is complete",
         role=EFFORT,
         group=OTHER,
-    )
-    report_to: Literal["none", "tensorboard", "wandb", "mlflow"] = option(
-        "none", "also log to this tracker", role=EFFORT, group=OTHER
     )
     force: bool = option(
         False, "train anew even if this run is complete or was made with other options", role=EFFORT, group=OTHER
@@ -202,17 +214,11 @@ def training_arguments(
         UserError: if the schedule is unknown.
     """
     import torch
-    from transformers import SchedulerType, TrainingArguments
+    from transformers import TrainingArguments
     from transformers.utils import logging
 
     from utils.training.trainer import one_gpu
 
-    schedules = [schedule.value for schedule in SchedulerType]
-    if options.lr_scheduler_type not in schedules:
-        raise UserError(
-            f"--lr_scheduler_type: unknown schedule {options.lr_scheduler_type!r}"
-            f"{nearest(options.lr_scheduler_type, schedules)}"
-        )
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     gpus = torch.cuda.device_count()
@@ -221,20 +227,11 @@ def training_arguments(
         output_dir=str(checkpoints.resolve()),
         num_train_epochs=num_epochs,
         per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        activation_checkpointing=options.gradient_checkpointing,
         learning_rate=options.learning_rate,
-        lr_scheduler_type=options.lr_scheduler_type,
-        lr_scheduler_kwargs=options.lr_scheduler_kwargs or None,
-        # A number below 1 is a ratio.
-        warmup_steps=options.warmup_ratio,
         weight_decay=options.weight_decay,
         seed=options.seed,
         full_determinism=options.deterministic,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
         use_cpu=gpus == 0,
-        torch_compile=options.torch_compile,
         dataloader_pin_memory=gpus > 0,
         eval_strategy="epoch",
         save_strategy="epoch" if keep_best else "no",
@@ -247,13 +244,46 @@ def training_arguments(
         # It reads the loss of every batch, and so waits for the GPU.
         logging_nan_inf_filter=False,
         disable_tqdm=not sys.stderr.isatty(),
-        report_to=options.report_to,
         run_name=run_name,
         remove_unused_columns=False,
         ddp_find_unused_parameters=False,
+        **step_arguments(options, precision),
     )
     one_gpu(arguments)
     return arguments
+
+
+def step_arguments(options: StepOptions, precision: str) -> dict[str, Any]:
+    """Return what the Trainer is told of the optimizer's steps.
+
+    Args:
+        options: as the user gave them.
+        precision: fp32, bf16 or fp16.
+
+    Raises:
+        UserError: if the schedule is unknown.
+    """
+    from transformers import SchedulerType
+
+    schedules = [schedule.value for schedule in SchedulerType]
+    if options.lr_scheduler_type not in schedules:
+        raise UserError(
+            f"--lr_scheduler_type: unknown schedule {options.lr_scheduler_type!r}"
+            f"{nearest(options.lr_scheduler_type, schedules)}"
+        )
+    return {
+        "lr_scheduler_type": options.lr_scheduler_type,
+        "lr_scheduler_kwargs": options.lr_scheduler_kwargs or None,
+        # A number below 1 is a ratio.
+        "warmup_steps": options.warmup_ratio,
+        "gradient_accumulation_steps": options.gradient_accumulation_steps,
+        "max_grad_norm": options.max_grad_norm,
+        "activation_checkpointing": options.gradient_checkpointing,
+        "torch_compile": options.torch_compile,
+        "report_to": options.report_to,
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+    }
 
 
 def early_stopping(options: TrainingOptions) -> "list[TrainerCallback]":

@@ -170,7 +170,7 @@ def fillers(tmp_path_factory):
 def test_all_real_sentences_in_one_go(fillers, tmp_path, monkeypatch, invoke):
     path, texts, model = fillers
     monkeypatch.chdir(tmp_path)
-    batches = ["--per_device_test_batch_size", "256"]
+    batches = ["--per_device_test_batch_size", "256", "--test_precision", "fp32"]
     status, out, err = invoke(finetune_lm, "--model_name_or_path", model, "--test_file", path, *batches)
     assert status == 0, err
     assert f"{len(texts):,} examples" in out

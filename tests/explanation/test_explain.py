@@ -45,7 +45,7 @@ def write_planted(folder):
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
-    """Two seeds of a model of a corpus whose registers have a word each; the first is evaluated."""
+    """Two seeds of a model of a corpus whose registers have a word each, evaluated."""
     from demo.build import build_model
     from tests.processes import finish, start
 
@@ -59,8 +59,8 @@ def planted(tmp_path_factory):
     for seed in ("1", "2"):
         own = ["--seed", seed, "--subfolder", f"seed{seed}"]
         finish(start("finetune.py", *NAMED, *TRAIN, *own, cwd=folder, **environment))
-    named = [*NAMED, "--subfolder", "seed1", "--eval_langs", "en"]
-    finish(start("evaluate.py", *named, cwd=folder, **environment))
+        named = [*NAMED, "--subfolder", f"seed{seed}", "--eval_langs", "en"]
+        finish(start("evaluate.py", *named, cwd=folder, **environment))
     return folder, environment
 
 

@@ -20,7 +20,7 @@ from utils.cli.script import run_script
 from utils.cli.values import object_path, plural
 from utils.data.text_files import open_text_file, told_apart
 from utils.errors import UserError
-from utils.evaluation.surprisal_options import check_figures, check_surprisal_options
+from utils.evaluation.surprisal_options import check_bos, check_surprisal_options, check_test_files
 from utils.models.model_card import language_model_card
 from utils.models.registry import ModelSpec, find_checkpoint
 from utils.runs.files import check_writable, now, write_json, write_text
@@ -78,7 +78,7 @@ def plan(options: FinetuneLmOptions) -> Run:
         if path
     }
     test_files = told_apart([open_text_file(path, options.pairs) for path in options.test_file or []])
-    check_figures(options, test_files)
+    check_test_files(options, test_files, options.max_test_samples)
     data = {"files": provenance([*text_files.values(), *test_files])}
     settings = {name: object_path(value) for name, value in asdict(options).items() if name not in ("token", "config")}
     layout = choose_layout(options, settings, data)
@@ -95,6 +95,7 @@ def fit_and_test(run: Run) -> str:
         run.specs = local
         run.options = dataclasses.replace(run.options, model_modifier_fns=[], lora_targets=None)
     loaded = prepare(run)
+    check_bos(run.options, loaded.task)
     if run.test_files:
         # Before hours of training.
         function = run.options.data_preprocessing_fn.get("test")
@@ -208,12 +209,9 @@ def draw(options: FinetuneLmOptions, layout: LmLayout) -> list[str]:
 
     written = []
     formats = ["png", "pdf"]
-    if options.plot_items:
-        written += save_figure(
-            words_figure(words_of(layout.test_results, options.plot_items)), layout.test_words, formats
-        )
-    if options.plot_by:
-        means = means_by(layout.test_sentences, options.plot_by)
+    if options.plot_items and (words := words_of(layout.test_results, options.plot_items)):
+        written += save_figure(words_figure(words), layout.test_words, formats)
+    if options.plot_by and (means := means_by(layout.test_sentences, options.plot_by)):
         written += save_figure(conditions_figure(options.plot_by, means), layout.test_conditions, formats)
     return [f"figure   {path}" for path in written]
 

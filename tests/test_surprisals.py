@@ -241,7 +241,13 @@ def test_sentences_pairs_and_figures(here, invoke):
     [
         ("gpt2", ["--plot_by", "gruop"], "did you mean 'group'"),
         ("gpt2", ["--plot_items", "15"], "--plot_items 15: expected lines of a test file, 1 to 14"),
+        ("gpt2", ["--plot_items", "9", "--max_test_samples", "8"], "1 to 8"),
+        ("gpt2", ["--plot_items", *map(str, [1] * 21)], "has room for 20 sentences, got 21"),
         ("gpt2", ["--pairs", "good"], "expected two keys"),
+        ("gpt2", ["--pairs", "good", "bad"], "--pairs is for test files NAME.jsonl"),
+        ("gpt2", ["--test_file", "absent.txt.gz"], "absent.txt.gz does not exist"),
+        ("gpt2", ["--stride", "0"], "--stride must be at least 1"),
+        ("bert", ["--bos", "no"], "--bos is for causal language models; this one is mlm"),
         ("gpt2", ["--pll", "original"], "--pll is for masked language models; this one is lm"),
         ("gpt2", ["--stride", "500"], "expected less than the 128 tokens"),
         ("bert", ["--stride", "5"], "--stride is for causal language models; this one is mlm"),
@@ -253,6 +259,29 @@ def test_what_cannot_be_computed_is_refused_before_it_begins(here, invoke, model
     status, _, err = invoke(finetune_lm, "--model_name_or_path", model, "--test_file", "test.txt.gz", *arguments)
     assert status == 2 and message in err, err
     assert not list((here / "outputs").rglob("*test_results*"))
+
+
+@pytest.mark.parametrize(
+    "option", [["--stride", "5"], ["--pll", "original"], ["--word_correction"], ["--pairs", "a", "b"],
+               ["--plot_items", "1"], ["--plot_by", "group"], ["--test_precision", "fp32"]],
+)  # fmt: skip
+def test_what_is_for_tests_is_not_ignored_without_one(here, invoke, option):
+    status, _, err = invoke(finetune_lm, "--model_name_or_path", "gpt2", *TRAIN, *option)
+    assert status == 2 and f"{option[0]} is for --test_file" in err
+    assert not (here / "outputs").exists()
+
+
+def test_results_of_other_options_are_kept_though_sentences_are_missing(here, invoke):
+    arguments = ["--model_name_or_path", "gpt2", "--test_file", "test.txt.gz"]
+    assert invoke(finetune_lm, *arguments)[0] == 0
+    folder = here / "outputs/test_only/gpt2"
+    before = (folder / "gpt2-test_results.csv.gz").read_bytes()
+    (folder / "gpt2-test_sentences.csv.gz").unlink()
+    status, _, err = invoke(finetune_lm, *arguments, "--bos", "no")
+    assert status == 2 and "bos auto -> no" in err
+    assert (folder / "gpt2-test_results.csv.gz").read_bytes() == before
+    # The same options compute what is missing.
+    assert invoke(finetune_lm, *arguments)[0] == 0 and (folder / "gpt2-test_sentences.csv.gz").is_file()
 
 
 def test_pseudo_likelihoods_of_a_file(here, invoke):

@@ -21,6 +21,7 @@ from utils.evaluation.sentences import Pairs, sentence_rows
 from utils.evaluation.surprisal import file_rows
 from utils.evaluation.token_table import TokenTable
 from utils.evaluation.word_boundaries import CORRECTED, WordBoundaries
+from utils.figures.surprisals import conditions_figure, words_figure
 from utils.models.loading import load_language_model
 
 SHORT = [" ".join(text.split()[: 4 + index % 9]) for index, text in enumerate(TEXTS[:20])]
@@ -202,6 +203,26 @@ def test_words_cannot_be_told_by_tokens_that_do_not_mark_them(loaded):
         WordBoundaries(loaded["bert"][1])
 
 
+def test_a_text_with_labels_has_no_pseudo_likelihood(loaded, tmp_path):
+    import datasets
+
+    data = datasets.Dataset.from_dict({"text": ["a b"], "labels": ["a b"], "metadata": ["{}"]})
+    with pytest.raises(UserError, match="x has labels; --pll masks texts"):
+        TextExamples("x", data, loaded["bert"][1], "mlm", 64, pll="original")
+
+
+def test_figures_of_long_sentences_and_of_many_conditions():
+    words = [(f"w{number}", float(number % 9)) for number in range(3000)]
+    figure = words_figure({"a 1: long": words, "a 2: $x$": words[:2]})
+    assert figure.get_figwidth() < 30 and "(40 of 3000 words)" in figure.axes[0].get_title(loc="left")
+    values = {f"c{number}": [1.0] * (1 + number // 900) for number in range(1000)}
+    figure = conditions_figure("item", values)
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    # Those of two sentences come before those of one.
+    assert shown == [f"c{number}" for number in range(900, 960)] and "(60 of 1,000)" in figure.axes[0].get_title()
+    assert figure.get_figheight() < 30
+
+
 def test_masks_of_a_pseudo_likelihood():
     ids, words = [1, 50, 51, 52, 2], [None, 0, 0, 1, None]
     original = list(mask_each(ids, words, 9, "original"))
@@ -276,6 +297,12 @@ def test_pairs_are_counted(tmp_path):
     texts = next(file.chunks(100))["text"][:]
     assert texts[:2] == ["The dogs run 0", "The dogs runs 0"]
     pairs = Pairs()
+    # Keys of the file that are ours.
+    path.with_name("own.jsonl").write_text('{"good": "a b", "bad": "b a", "pair": 7}\n')
+    own = open_text_file(path.with_name("own.jsonl"), ["good", "bad"])
+    assert [json.loads(entry) for entry in next(own.chunks(9))["metadata"][:]] == [
+        {"pair": 1, "pair_side": side, "metadata_pair": 7} for side in ("good", "bad")
+    ]
     sides = ["sentence_good", "sentence_bad"]
     # A tie is no preference.
     values = [(1.0, 2.0), (3.0, 2.0), (1.0, 1.0), (1.0, 9.0)]

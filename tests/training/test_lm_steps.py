@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 import finetune_lm
 from tests.factories import TRAIN, only_folder, rows_of
 from tests.processes import finish, start
+from utils.models.loading import load_language_model
+from utils.training.lm_losses import KLBaselineLoss
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +112,23 @@ def test_steps_of_several_batches_stopped_and_resumed(here):
     folder = only_folder(here)
     assert (folder / "model/model.safetensors").read_bytes() == (here / "whole/model/model.safetensors").read_bytes()
     assert rows_of(folder / "metrics.csv.gz") == rows_of(here / "whole/metrics.csv.gz")
+
+
+def test_activations_computed_twice_change_no_weight(train):
+    once, twice = train("once"), train("twice", "--gradient_checkpointing")
+    for name, value in weights(once).items():
+        torch.testing.assert_close(weights(twice)[name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_what_this_machine_cannot_do_is_refused(train):
+    assert "--precision fp16 needs --use_gpu and a GPU" in train("half", "--precision", "fp16", status=2)
+    assert "the package mlflow is not installed" in train("tracked", "--report_to", "mlflow", status=2)
+
+
+def test_the_baseline_reads_what_the_model_reads(here):
+    model, tokenizer = load_language_model(Path("gpt2"), "lm"), AutoTokenizer.from_pretrained("gpt2")
+    loss = KLBaselineLoss(model, tokenizer, "dev.txt.gz", bos="no")
+    assert loss.datasets[0].rows["input_ids"][0][0] != tokenizer.bos_token_id
 
 
 def test_optimizers_that_compute_the_loss_themselves_are_refused(train):

@@ -174,7 +174,13 @@ class TextExamples:
         return Batch(inputs, items, texts, labels, metadata, words, places, truncated, self.is_expanded)
 
     def _expand(self) -> None:
-        parts: Iterable[Iterable[Part]] = (slide(row, self.max_length, self.stride or 0) for row in self._ids)
+        if not self.tokenizer.is_fast:
+            raise UserError("--stride and --pll need a fast tokenizer, which knows the places of its tokens")
+        if "labels" in self.rows:
+            raise UserError(f"{self.name} has labels; --pll masks texts as they are")
+        parts: Iterable[Iterable[Part]] = (
+            slide(row, self.max_length, self.stride or 0) for row in self.rows["input_ids"]
+        )
         if self.pll:
             parts = self._masked_parts(self.pll)
         made = [(index, part) for index, own in enumerate(parts) for part in own]
@@ -190,16 +196,10 @@ class TextExamples:
         mask = self.tokenizer.mask_token_id
         if mask is None:
             raise UserError("--pll: the tokenizer has no mask token")
-        words: list[list[Any]] = self.words
-        if self.tokenizer.is_fast:
-            # Words as the tokenizer sees them: punctuation is apart.
-            encoded = self.tokenizer(self.texts, truncation=True, max_length=self.max_length)
-            words = [encoded.word_ids(index) for index in range(len(self.texts))]
-        return (mask_each(ids, own, mask, kind) for ids, own in zip(self._ids, words, strict=True))
-
-    @property
-    def _ids(self) -> list[list[int]]:
-        return self.rows["input_ids"]
+        # Words as the tokenizer sees them: punctuation is apart.
+        encoded = self.tokenizer(self.texts, truncation=True, max_length=self.max_length)
+        words = (encoded.word_ids(index) for index in range(len(self.texts)))
+        return (mask_each(*each, mask, kind) for each in zip(self.rows["input_ids"], words, strict=True))
 
     @property
     def _described(self) -> tuple[list, ...]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from utils.data.token_words import IGNORED, NO_WORD
+from utils.data.token_words import IGNORED
 
 PseudoLikelihood = Literal["original", "within_word_l2r"]
 
@@ -41,7 +41,7 @@ def slide(ids: list[int], size: int, context: int) -> Iterator[Part]:
         predicted = stop
 
 
-def mask_each(ids: list[int], words: list[Any], mask: int, kind: PseudoLikelihood) -> Iterator[Part]:
+def mask_each(ids: list[int], words: list[int | None], mask: int, kind: PseudoLikelihood) -> Iterator[Part]:
     """Yield a text once for each of its tokens, which is masked.
 
     Their surprisals add up to the pseudo-log-likelihood of the text (Salazar et al. 2020). A token is easily
@@ -50,12 +50,12 @@ def mask_each(ids: list[int], words: list[Any], mask: int, kind: PseudoLikelihoo
 
     Args:
         ids: tokens of the text.
-        words: the word of each, in any form; None or `NO_WORD` of special tokens, which are not masked.
+        words: the number of the word of each; None of special tokens, which are not masked.
         mask: id of the mask token.
         kind: `original` masks the token alone.
     """
     for place, word in enumerate(words):
-        if word is None or word == NO_WORD:
+        if word is None:
             continue
         hidden = {place}
         if kind == "within_word_l2r":

@@ -199,7 +199,11 @@ def _pairs(path: Path, keys: tuple[str, str]) -> Iterator[dict[str, str]]:
         for key in keys:
             if not isinstance(row.get(key), str) or not row[key].strip():
                 raise UserError(f"{path}, line {number}: expected a sentence under {key!r}{nearest(key, row)}")
-        others = {name: value for name, value in row.items() if name not in keys}
+        others = {
+            f"metadata_{name}" if name in (PAIR, SIDE) else name: value
+            for name, value in row.items()
+            if name not in keys
+        }
         for key in keys:
             yield {"text": row[key], "metadata": json.dumps({PAIR: number, SIDE: key} | others)}
     if number == 0:

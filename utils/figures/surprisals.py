@@ -9,16 +9,22 @@ from utils.figures.style import LINE_COLORS, SCREEN, new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Characters of a condition's name, of a dataset's and a sentence's title.
+# Characters of a condition's name and of a sentence's title.
 LONGEST_NAME, LONGEST_TITLE = 40, 90
+# Words of a sentence, and conditions, that a page has room for.
+MOST_WORDS, MOST_CONDITIONS = 40, 60
 
 
 def words_figure(sentences: dict[str, list[tuple[str, float]]]) -> "Figure":
-    """Return a panel for each sentence, with the surprisal of every word.
+    """Return a panel for each sentence, with the surprisal of every word, or of the first ones of many.
 
     Args:
         sentences: title of each, its words and their surprisals in bits.
     """
+    sentences = {
+        f"{title} ({MOST_WORDS} of {len(words)} words)" if len(words) > MOST_WORDS else title: words[:MOST_WORDS]
+        for title, words in sentences.items()
+    }
     longest = max(len(words) for words in sentences.values())
     panel = 2.0
     height = panel * len(sentences)
@@ -44,10 +50,16 @@ def conditions_figure(column: str, values: dict[str, list[float]]) -> "Figure":
 
     Args:
         column: of the metadata.
-        values: of each condition, the mean surprisals of its sentences, in bits per token.
+        values: of each condition, the mean surprisals of its sentences, in bits per token. Of many conditions, those
+            of the most sentences are shown.
     """
     from scipy.stats import t
 
+    title = f"by {shortened(column, LONGEST_NAME)}"
+    if len(values) > MOST_CONDITIONS:
+        title += f" ({MOST_CONDITIONS} of {len(values):,})"
+        largest = sorted(values, key=lambda name: -len(values[name]))[:MOST_CONDITIONS]
+        values = {name: own for name, own in values.items() if name in set(largest)}
     height = 1.0 + 0.3 * len(values)
     names = [shortened(name, LONGEST_NAME) for name in values]
     left = 0.3 + 0.075 * max(map(len, names))
@@ -64,7 +76,7 @@ def conditions_figure(column: str, values: dict[str, list[float]]) -> "Figure":
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("mean surprisal of a token, bits; 95 % interval over sentences")
-    axes.set_title(f"by {shortened(column, LONGEST_NAME)}", size=SCREEN.title)
+    axes.set_title(title, size=SCREEN.title)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

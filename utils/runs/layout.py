@@ -177,6 +177,9 @@ class LmLayout:
     def _own(self, name: str) -> Path:
         return self.outputs / (f"{self.prefix}-{name}" if self.shared and self.prefix else name)
 
+    def _of_test(self, name: str) -> Path:
+        return self.outputs / f"{self.prefix or self.model_label}-{name}"
+
     @property
     def name(self) -> str:
         """What the run is called."""
@@ -239,27 +242,27 @@ class LmLayout:
     @property
     def test_results(self) -> Path:
         """The surprisals of the test files."""
-        return self.outputs / f"{self.prefix or self.model_label}-test_results.csv.gz"
+        return self._of_test("test_results.csv.gz")
 
     @property
     def test_sentences(self) -> Path:
         """The sums of these surprisals, sentence by sentence."""
-        return self.outputs / f"{self.prefix or self.model_label}-test_sentences.csv.gz"
+        return self._of_test("test_sentences.csv.gz")
 
     @property
     def test_words(self) -> Path:
         """The figure of the surprisals of single words, without its suffix."""
-        return self.outputs / f"{self.prefix or self.model_label}-test_words"
+        return self._of_test("test_words")
 
     @property
     def test_conditions(self) -> Path:
         """The figure of surprisals by a key of the metadata, without its suffix."""
-        return self.outputs / f"{self.prefix or self.model_label}-test_conditions"
+        return self._of_test("test_conditions")
 
     @property
     def test_pairs(self) -> Path:
         """In how many minimal pairs the better sentence is the likelier one."""
-        return self.outputs / f"{self.prefix or self.model_label}-test_pairs.json"
+        return self._of_test("test_pairs.json")
 
     @property
     def study_results(self) -> Path:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from utils.data.lm_examples import Task, TextExamples
+from utils.data.lm_examples import Bos, Task, TextExamples
 from utils.data.masking import IGNORED, identity
 from utils.data.text_files import read_text_file
 from utils.errors import UserError
@@ -75,6 +75,7 @@ class KLBaselineLoss(nn.KLDivLoss):
             datasets weigh as much more as makes the mean over all the mean over datasets.
         max_length: cut texts to so many tokens; without it to the model's limit, or 1024.
         seed: of the masking.
+        bos: what causal models read before a text, see `TextExamples`.
 
     Raises:
         UserError: for invalid numbers, lists that are not as long as `dataset`, or if a dataset has no
@@ -105,6 +106,7 @@ class KLBaselineLoss(nn.KLDivLoss):
         return_all: bool = False,
         max_length: int | None = None,
         seed: int = 0,
+        bos: Bos = "auto",
     ):
         super().__init__(size_average, reduce, reduction)
         paths = [dataset] if isinstance(dataset, str) else list(dataset)
@@ -144,6 +146,7 @@ class KLBaselineLoss(nn.KLDivLoss):
                 seed=seed,
                 cache_dir=Path(CACHE_DIR),
                 overwrite_cache=overwrite_cache,
+                bos=bos,
             )
             short = (data.lengths <= (max_sample_length or data.lengths.max())).nonzero()[0][:limit]
             if not len(short):

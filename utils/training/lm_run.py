@@ -61,7 +61,7 @@ def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]
         UserError: if those of other options or data are, which would be lost.
     """
     previous = read_record(layout.run_json) or {}
-    if previous.get("status") != "complete" or not (layout.test_results.is_file() and layout.test_sentences.is_file()):
+    if previous.get("status") != "complete" or not layout.test_results.is_file():
         return False
     found = other_results(previous, settings, data)
     if found:
@@ -69,7 +69,7 @@ def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]
             f"{layout.test_results} is there already, of other options ({'; '.join(found)})\n"
             "give another --test_output_file_prefix, or remove it"
         )
-    return True
+    return layout.test_sentences.is_file()
 
 
 def other_results(record: dict[str, Any], settings: dict[str, Any], data: dict[str, Any]) -> list[str]:

@@ -20,7 +20,6 @@ from utils.evaluation.surprisal import RowWriter
 from utils.evaluation.token_table import TokenTable
 from utils.models.adapters import add_adapters, is_quantized, quantization
 from utils.models.attention import use_cpu_dropout, use_text_attention
-from utils.models.device import choose_precision
 from utils.models.loading import (
     MAX_LENGTH,
     check_vocabulary,
@@ -184,7 +183,7 @@ def make_losses(options: FinetuneLmOptions, model: Any, tokenizer: Any) -> dict[
             name = loss_class.__name__
             kwargs = (options.loss_classes_kwargs.get(split) or {}).get(name) or {}
             # What concerns all texts of the run concerns those of its losses too.
-            shared = {"max_length": options.max_length, "seed": options.seed}
+            shared = {"max_length": options.max_length, "seed": options.seed, "bos": options.bos}
             taken = inspect.signature(loss_class).parameters
             kwargs = {key: value for key, value in shared.items() if key in taken} | kwargs
             losses.append(call(loss_class, f"loss_classes_kwargs.{split}.{name}", model, tokenizer, **kwargs))
@@ -226,8 +225,9 @@ def make_trainer(
     model.to(loaded.device)
     if loaded.device.type == "cpu":
         use_cpu_dropout(model)
-    precision = choose_precision(options.precision, model.config)
-    padded = why_padded_training(options, loaded, model, precision)
+    if options.precision == "fp16" and loaded.device.type != "cuda":
+        raise UserError("--precision fp16 needs --use_gpu and a GPU; bf16 and fp32 run on the CPU too")
+    padded = why_padded_training(options, loaded, model)
     if padded is None:
         use_text_attention(model)
     if record:
@@ -267,7 +267,7 @@ def make_trainer(
         model=model,
         args=lm_training_arguments(
             points.folder,
-            step_arguments(options, precision),
+            step_arguments(options, options.precision),
             epochs=options.epochs,
             train_batch_size=options.per_device_train_batch_size,
             validation_batch_size=options.per_device_validation_batch_size,
@@ -289,9 +289,7 @@ def make_trainer(
     )
 
 
-def why_padded_training(
-    options: FinetuneLmOptions, loaded: Loaded, model: torch.nn.Module, precision: str
-) -> str | None:
+def why_padded_training(options: FinetuneLmOptions, loaded: Loaded, model: torch.nn.Module) -> str | None:
     """Return why training batches are padded; None if they are packed."""
     if loaded.task == "seq2seq":
         return "sequence-to-sequence models are not computed in packs"
@@ -301,7 +299,7 @@ def why_padded_training(
     others = [loss.__name__ for loss in loss_list(options, "train") if loss not in (OutputsDefaultLoss, KLBaselineLoss)]
     if others:
         return f"{others[0]} may read the logits of padded batches"
-    return why_padded(model, loaded.device, precision, training=True)
+    return why_padded(model, loaded.device, options.precision, training=True)
 
 
 # All trials share the model with its adapters, so what changes these cannot be searched.

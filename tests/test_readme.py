@@ -1,4 +1,4 @@
-"""The README's commands are accepted by their scripts, the files it names exist, and both languages say the same."""
+"""Commands of the README and of docs/ are accepted by their scripts, files exist, both languages say the same."""
 
 import re
 import shlex
@@ -27,7 +27,11 @@ from utils.jobs.experiments import JobOptions
 from utils.jobs.options import OPTIONS as COMBINATION_OPTIONS
 from utils.jobs.options import parse_combination_options
 
-FRENCH = (PROJECT / "README.fr.md").read_text(encoding="utf-8")
+# Pages in both languages, without their endings.
+TRANSLATED = tuple(
+    str(path.relative_to(PROJECT)).removesuffix(".fr.md")
+    for path in [PROJECT / "README.fr.md", *sorted((PROJECT / "docs").glob("*.fr.md"))]
+)
 OPTIONS = {
     "finetune.py": finetune.FinetuneOptions,
     "finetune_lm.py": finetune_lm.FinetuneLmOptions,
@@ -43,7 +47,12 @@ OPTIONS = {
     "utils.data.language_database": language_database.ListOptions,
     "utils.data.transcribe": transcribe.TranscribeOptions,
 }
-COMMANDS = [line.strip() for line in README.splitlines() if re.match(r"    (python|torchrun|accelerate) ", line)]
+ENGLISH = "\n".join(
+    path.read_text(encoding="utf-8")
+    for path in [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+    if not path.name.endswith(".fr.md")
+)
+COMMANDS = [line.strip() for line in ENGLISH.splitlines() if re.match(r"    (python|torchrun|accelerate) ", line)]
 
 
 def accept(script, arguments):
@@ -69,7 +78,12 @@ def test_commands_are_accepted(command, tmp_path, monkeypatch):
     Path("recipe.yaml").write_text(recipe.replace("\\n", "\n"), encoding="utf-8")
     Path("config").symlink_to(PROJECT / "config")
     words = shlex.split(command)
-    script = next(word for word in words if word in OPTIONS)
+    script = next((word for word in words if word in OPTIONS), None)
+    if script is None:
+        # Benchmarks have tests of their own, and the demo's modules run in every other.
+        (name,) = (word for word in words if word.startswith(("benchmarks/", "demo.")))
+        assert path_of(name).is_file()
+        return
     accept(script, words[words.index(script) + 1 :])
 
 
@@ -107,6 +121,12 @@ def sections(text):
     return list(zip(map(len, parts[1::2]), parts[2::2], strict=True))
 
 
+def untranslated(link):
+    """The same for a page and its translation, whose headings are others."""
+    page = link.partition("#")[0].removesuffix(".md").removesuffix(".fr")
+    return page if Path(page).name in {Path(name).name for name in TRANSLATED} else link
+
+
 def signature(section):
     """What a translation leaves as it is: commands, code, tables' sizes, links and figures."""
     code = [line for line in section.splitlines() if line.startswith("    ")]
@@ -118,13 +138,7 @@ def signature(section):
         "spans": sorted({" ".join(span.split()) for span in spans}),
         "rows of tables": len(re.findall(r"(?m)^\|", section)),
         "items": len(re.findall(r"(?m)^- ", section)),
-        # A page may have a translation, with headings of its own.
-        "links": [
-            re.sub(r"\.fr\.md|(?<=\.md)#.*", lambda found: ".md" if found[0] == ".fr.md" else "", link)
-            if link.startswith(("docs/label-sets", "docs/statistics", "docs/surprisals"))
-            else link
-            for link in re.findall(r"\]\((http[^)]+|[^#][^)]*)\)", section)
-        ],
+        "links": [untranslated(link) for link in re.findall(r"\]\((http[^)]+|[^#][^)]*)\)", section)],
         "links within": len(re.findall(r"\]\(#", section)),
         "numbers": sorted(
             re.findall(
@@ -134,13 +148,14 @@ def signature(section):
     }
 
 
-@pytest.mark.parametrize("number", range(max(len(sections(README)), len(sections(FRENCH)))))
-def test_both_languages_say_the_same(number):
-    (level, english), (niveau, french) = sections(README)[number], sections(FRENCH)[number]
-    assert level == niveau
-    ours, theirs = signature(english), signature(french)
-    for what in ours:
-        assert ours[what] == theirs[what], what
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_both_languages_say_the_same(page):
+    english, french = ((PROJECT / f"{page}{end}").read_text(encoding="utf-8") for end in (".md", ".fr.md"))
+    assert [level for level, _ in sections(english)] == [level for level, _ in sections(french)]
+    for number, ((_, text), (_, texte)) in enumerate(zip(sections(english), sections(french), strict=True)):
+        ours, theirs = signature(text), signature(texte)
+        for what in ours:
+            assert ours[what] == theirs[what], (number, what)
 
 
 # Not ours: options of sbatch, squeue and accelerate.
@@ -163,12 +178,12 @@ def submit_options():
     return {f"--{field.name}" for options_class in COMBINATION_OPTIONS.values() for field in fields(options_class)}
 
 
-def test_every_option_of_finetune_named_in_the_readme_exists():
+def test_every_option_that_is_named_exists():
     known = {f"--{field.name}" for options in OPTIONS.values() for field in fields(options)}
     known |= {"--help", "--debug", "--option_name", "--option-name", "--base_dir", "--nproc-per-node"}
     known |= {f"--{field.name}" for field in fields(BenchmarkOptions)}
     known |= submit_options() | SBATCH_OPTIONS
-    named = {name.split(".")[0] for name in re.findall(r"--[a-z][a-z0-9_.-]+", README)}
+    named = {name.split(".")[0] for name in re.findall(r"--[a-z][a-z0-9_.-]+", ENGLISH)}
     assert named <= known, named - known
 
 

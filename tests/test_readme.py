@@ -127,6 +127,13 @@ def untranslated(link):
     return page if Path(page).name in {Path(name).name for name in TRANSLATED} else link
 
 
+def numbers(text):
+    """All numbers, written alike: .5 is 0,5 in French, and 50,000 is 50 000."""
+    text = re.sub(r"(?<![\w.,])0[.,](?=\d)", ".", text)
+    text = re.sub(r"(\d)[ ,](\d{3})\b", r"\1\2", text).replace(",", ".")
+    return [number.rstrip(".") for number in re.findall(r"(?<![\w.])\.?\d[\d.]*(?!\w)", text)]
+
+
 def signature(section):
     """What a translation leaves as it is: commands, code, tables' sizes, links and figures."""
     code = [line for line in section.splitlines() if line.startswith("    ")]
@@ -140,11 +147,7 @@ def signature(section):
         "items": len(re.findall(r"(?m)^- ", section)),
         "links": [untranslated(link) for link in re.findall(r"\]\((http[^)]+|[^#][^)]*)\)", section)],
         "links within": len(re.findall(r"\]\(#", section)),
-        "numbers": sorted(
-            re.findall(
-                r"(?<![\w.,])\d[\d.,]*(?![\w])", re.sub(r"(\d)[ ,](\d{3})\b", r"\1\2", section).replace(",", ".")
-            )
-        ),
+        "numbers": sorted(numbers(section)),
     }
 
 

@@ -111,9 +111,10 @@ def fit_and_test(run: Run) -> str:
 
 def fit(run: Run, loaded: Any) -> str:
     """Fine-tune and save the best weights, the losses and their curves; return the summary."""
-    from utils.evaluation.surprisal import RowWriter, columns_of
+    from utils.evaluation.surprisal import columns_of
     from utils.figures.curves import plot_loss_curves
-    from utils.training.lm_setup import loss_names, make_trainer
+    from utils.training.lm_history import write_epochs
+    from utils.training.lm_setup import add_metrics, loss_names, make_trainer
     from utils.training.options import prepare_tracker
     from utils.training.trainer import run_trainer
 
@@ -121,8 +122,8 @@ def fit(run: Run, loaded: Any) -> str:
     prepare_tracker(run.options.report_to, layout.outputs)
     names = [name for split in ("train", "validation") for name in loss_names(run.options, split)]
     columns = columns_of([*run.text_files.values()], "split", "dataset_name", "epoch", "batch", "loss", *names)
-    metrics = RowWriter(layout.metrics, columns)
-    trainer = make_trainer(run.options, loaded, run.points, run.stop, record=run.record, metrics=metrics, columns=names)
+    trainer = make_trainer(run.options, loaded, run.points, run.stop, record=run.record, columns=names)
+    written = add_metrics(trainer, run.options.metrics_every, layout.metrics, columns)
     for examples in (trainer.train_examples, trainer.validation_examples):
         if examples.num_truncated:
             print(truncation_line(examples.name, examples.num_truncated, loaded.max_length(run.options)))
@@ -138,6 +139,9 @@ def fit(run: Run, loaded: Any) -> str:
     save(loaded.model, loaded.tokenizer, layout)
     history = trainer.history
     plot_loss_curves(layout.loss_curves, history.batches, history.epochs)
+    if written == "epoch":
+        data = {"train": trainer.train_examples.name, "validation": trainer.validation_examples.name}
+        write_epochs(layout.metrics, history, data)
     files = provenance([*run.text_files.values()])
     card = language_model_card(
         "/".join(layout.outputs.parts[-3:]), run.specs["model"], run.record.content, files, history.best
@@ -147,13 +151,15 @@ def fit(run: Run, loaded: Any) -> str:
     return (
         f"best epoch {history.best['epoch']} of {len(history.epochs)}: "
         f"validation loss {history.best['validation_loss']:.4f}\n"
-        f"model    {layout.model}\nmetrics  {layout.metrics}\ncurves   {layout.loss_curves}"
+        f"model    {layout.model}\n"
+        + (f"metrics  {layout.metrics}\n" if written != "none" else "")
+        + f"curves   {layout.loss_curves}"
     )
 
 
 def test(run: Run, loaded: Any) -> str:
     """Compute the surprisals of the test files; return the summary."""
-    from utils.data.lm_examples import first_token
+    from utils.data.lm_encoding import first_token
     from utils.evaluation.sentences import Pairs
     from utils.evaluation.surprisal import EXPANDED_CHUNK, write_test_results
     from utils.evaluation.token_table import TokenTable

@@ -406,3 +406,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) if length is None else length))
         self.end_headers()
         self.wfile.write(content)
+
+
+def rows_of_tokens(tokens, decode=str):
+    """Surprisals as dictionaries, as their table has them, None where it is empty."""
+    rows = tokens.to_arrow(decode).to_pylist()
+    flags = ("token_is_start_of_word", "token_is_word", "token_is_special", "token_is_masked", "truncated")
+    return [row | {name: row[name] == "True" for name in flags} for row in rows]
+
+
+def rows_of_file(table, model, data, batch_size, more=None):
+    """The surprisals of a model's texts as dictionaries."""
+    from utils.evaluation.surprisal import file_tokens
+
+    return rows_of_tokens(file_tokens(table, model, data, batch_size, more), table.decode)

@@ -58,6 +58,7 @@ def test_everything_it_writes(here, invoke, kind, function):
     assert batches == {("train", e, b) for e in (1, 2, 3) for b in (1, 2, 3)} | {
         ("validation", e, 1) for e in (1, 2, 3)
     }
+    assert all(float(row["batch"]) and row["token_is_special"] in ("True", "False") for row in metrics)
     # The loss is the mean over tokens, in nats; where each has a row, the table gives it back.
     whole = [row for row in metrics if row["split"] == "validation" and row["epoch"] == "3"]
     if kind != "bert":
@@ -339,3 +340,27 @@ def test_a_loss_that_is_no_number(here, invoke):
     )  # fmt: skip
     assert status == 1 and "loss is nan" in err and "a lower learning rate may help" in err
     assert json.loads((only_folder(here) / "run.json").read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("every", ["none", "epoch", "auto"])
+def test_what_metrics_hold(here, invoke, monkeypatch, every):
+    """Surprisals of all tokens in all batches soon fill disks: they are written unasked up to a size."""
+    from utils.training import lm_setup
+
+    monkeypatch.setattr(lm_setup, "LARGEST_METRICS", 1000)
+    arguments = ["--model_name_or_path", "gpt2", *TRAIN, "--epochs", "2", "--metrics_every", every]
+    status, out, err = invoke(finetune_lm, *arguments)
+    assert status == 0, err
+    folder = only_folder(here)
+    assert ("would take up to" in out) == (every == "auto")
+    assert (folder / "metrics.csv.gz").exists() == (every != "none") == (f"{folder.name}/metrics.csv.gz" in out)
+    if every != "none":
+        epochs = json.loads((folder / "train.json").read_text())["epochs"]
+        found = [
+            (row["split"], row["epoch"], float(row["OutputsDefaultLoss"])) for row in rows_of(folder / "metrics.csv.gz")
+        ]
+        assert found == [
+            (split, str(epoch["epoch"]), epoch["losses"][split]["loss"])
+            for epoch in epochs
+            for split in ("train", "validation")
+        ]

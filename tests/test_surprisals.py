@@ -126,7 +126,9 @@ def test_an_interrupted_test_goes_on(here):
     (kept,) = folder.glob("tmp-*-0-0.json.gz")
     rows = json.loads(gzip.decompress(kept.read_bytes()))
     # Changed, so that it is seen whether it is used.
-    kept.write_bytes(gzip.compress(json.dumps([{**row, "word": "kept"} for row in rows]).encode()))
+    kind, words = rows["columns"]["word"]
+    rows["columns"]["word"] = [kind, ["kept"] * len(words)]
+    kept.write_bytes(gzip.compress(json.dumps(rows).encode()))
     finish(start("finetune_lm.py", *arguments, "--save_tmp_test_files", cwd=here))
     assert not list(folder.glob("tmp-*"))
     whole, resumed = (rows_of(folder / f"{name}-test_results.csv.gz") for name in ("whole", "gpt2"))
@@ -248,7 +250,7 @@ def test_sentences_pairs_and_figures(here, invoke):
         ("gpt2", ["--test_file", "absent.txt.gz"], "absent.txt.gz does not exist"),
         ("gpt2", ["--stride", "0"], "--stride must be at least 1"),
         ("bert", ["--bos", "no"], "--bos is for causal language models; this one is mlm"),
-        ("gpt2", ["--pll", "original"], "--pll is for masked language models; this one is lm"),
+        ("gpt2", ["--pll", "original"], "--pll is for masked and sequence-to-sequence language models; this one is lm"),
         ("gpt2", ["--stride", "500"], "expected less than the 128 tokens"),
         ("bert", ["--stride", "5"], "--stride is for causal language models; this one is mlm"),
         ("bert", ["--word_correction"], "--word_correction is for causal"),

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import tracemalloc
 
 import datasets
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from demo.build import make_texts
 from demo.language_models import bert_tokenizer, gpt2_tokenizer, t5_tokenizer
+from utils.data.lm_encoding import Encoder
 from utils.data.lm_examples import TextExamples
 from utils.data.masking import IGNORED, expand_with_masks, identity, mask_random_spans, mask_random_tokens
 from utils.data.text_files import read_text_file
@@ -40,7 +42,7 @@ def test_causal_models_begin_with_a_token_to_predict_from(examples):
     padding = batch.inputs["attention_mask"] == 0
     assert padding.any() and (batch.inputs["labels"][padding] == IGNORED).all()
     assert GPT2.decode(batch.inputs["input_ids"][1][1 : sizes[1]]) == SHORT[0]
-    assert data[2]["text"] == SHORT[2] and data[2]["metadata"] == {"number": 2}
+    assert data[2]["texts"] == data[2]["labels_text"] == SHORT[2] and data[2]["metadata"] == {"number": 2}
     cut = TextExamples("short", examples, GPT2, "lm", 4, identity)
     assert all(len(row) == 4 for row in cut.rows["input_ids"])
 
@@ -81,13 +83,17 @@ def test_tokenized_once(examples, tmp_path, monkeypatch):
         return TextExamples("short", examples, GPT2, "lm", 64, cache_dir=tmp_path / "cache", **settings)
 
     first = encode()
-    monkeypatch.setattr(TextExamples, "_encode_batch", lambda *_, **__: pytest.fail("tokenized again"))
+    monkeypatch.setattr(Encoder, "encode_batch", lambda *_, **__: pytest.fail("tokenized again"))
     again = encode()
-    assert (again.rows, again.words) == (first.rows, first.words)
+    for before, after in (
+        (first.encoded.input_ids, again.encoded.input_ids),
+        (first.encoded.words, again.encoded.words),
+    ):
+        assert [row.tolist() for row in after] == [row.tolist() for row in before]
     monkeypatch.undo()
     file = next((tmp_path / "cache").glob("*.arrow"))
     before = file.stat().st_ino
-    assert encode(overwrite_cache=True).rows == first.rows
+    assert encode(overwrite_cache=True)[3] == first[3]
     assert file.stat().st_ino != before
 
 
@@ -97,7 +103,7 @@ def test_words_are_what_white_space_separates(tokenizer, task):
     examples = datasets.Dataset.from_dict({"text": [text], "metadata": ["{}"]})
     data = TextExamples("s", examples, tokenizer, task, 64)
     pieces: dict[int, list[int]] = {}
-    for token, word in zip(data.rows["input_ids"][0], data.words[0], strict=True):
+    for token, word in zip(data.rows["input_ids"][0].tolist(), data.encoded.words[0].tolist(), strict=True):
         pieces.setdefault(word, []).append(token)
     assert set(pieces.pop(-1, [])) <= set(tokenizer.all_special_ids)
     assert list(pieces) == list(range(len(text.split())))
@@ -149,3 +155,28 @@ def test_functions_of_users_are_checked(examples):
     for function, message in ((halve, "another number of examples"), (wrong, "expanded_lengths do not add up")):
         with pytest.raises(UserError, match=message):
             TextExamples("s", examples, BERT, "mlm", 64, function)
+
+
+def test_what_a_long_text_becomes_does_not_make_others_long(examples):
+    """Padded to the longest, what 3,000 short texts became took 500 MB beside one long text."""
+    texts = [SHORT[1]] * 300 + [" ".join(TEXTS)]
+    many = datasets.Dataset.from_dict({"text": texts, "metadata": ["{}"] * len(texts)})
+    tracemalloc.start()
+    data = TextExamples("many", many, BERT, "mlm", 512, expand_with_masks)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    short = len(BERT(SHORT[1])["input_ids"])
+    assert data.lengths.tolist() == [short] * (short - 2) * 300 + [512] * 510
+    # 32-bit numbers of inputs and labels, and some megabytes for what is under way.
+    assert peak < 8 * data.lengths.sum() + 8e6
+    assert data.batch([0, len(data) - 1]).texts == [texts[0], texts[-1]]
+
+
+@pytest.mark.parametrize("strategy", ["once", "per_batch"])
+def test_the_ids_alone_and_all_that_belongs_to_an_example(examples, strategy):
+    data = TextExamples("short", examples, BERT, "mlm", 64, mask_random_tokens, strategy=strategy)
+    assert set(data[3]) - {"labels"} == {"input_ids", "attention_mask", "texts", "labels_text", "metadata"}
+    assert data[3]["texts"] == SHORT[3] and data[3]["metadata"] == {"number": 3}
+    assert data.dataset.num_rows == len(data) == 5
+    assert data.dataset[3] == {name: value for name, value in data[3].items() if name in data.dataset.column_names}
+    assert ("labels" in data.dataset.column_names) == (strategy == "once")

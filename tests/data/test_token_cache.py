@@ -114,7 +114,8 @@ def test_language_models_heal_too(tmp_path, texts, capsys):
     tokenizer = bert_tokenizer(texts)
 
     def rows():
-        return TextExamples("texts", examples, tokenizer, "mlm", 32, cache_dir=tmp_path).rows["input_ids"]
+        found = TextExamples("texts", examples, tokenizer, "mlm", 32, cache_dir=tmp_path).rows["input_ids"]
+        return [row.tolist() for row in found]
 
     whole = rows()
     (path,) = tmp_path.glob("*.arrow")

@@ -7,17 +7,18 @@ import json
 import math
 import tracemalloc
 
+import pyarrow
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from demo.language_models import build_lm
-from tests.factories import TEXTS
+from tests.factories import TEXTS, rows_of_file, rows_of_tokens
 from utils.data.lm_examples import TextExamples
 from utils.data.masking import expand_with_masks, identity, mask_random_spans, mask_random_tokens
 from utils.data.text_files import open_text_file
 from utils.errors import UserError
-from utils.evaluation.surprisal import RowWriter, columns_of, file_rows, write_test_results
+from utils.evaluation.surprisal import TableWriter, columns_of, write_test_results
 from utils.evaluation.token_table import TokenTable
 from utils.models.loading import load_language_model
 
@@ -83,15 +84,16 @@ def test_equal_to_a_direct_computation(loaded, file, kind, function, kwargs):
     """In single precision, predictions as peaked as these are off by 1e-4 bits."""
     model, tokenizer = loaded[kind]
     data = examples_of(file, kind, tokenizer, function, **kwargs)
-    rows = file_rows(TokenTable(tokenizer, KINDS[kind]), model.double(), data, 7)
+    rows = rows_of_file(TokenTable(tokenizer, KINDS[kind]), model.double(), data, 7)
     found = iter(rows)
+    batch = data.batch(list(range(len(data))))
     for number, (ids, labels) in enumerate(zip(data.rows["input_ids"], data.rows["labels"], strict=True)):
-        expected = direct(model, KINDS[kind], ids, labels)
+        expected = direct(model, KINDS[kind], ids.tolist(), labels.tolist())
         for position, bits in expected.items():
             row = next(found)
             assert row["token_id"] == labels[position]
-            assert row["line"] == data.items[number] + 1
-            assert row["original_text"] == data.texts[number]
+            assert row["line"] == batch.items[number] + 1
+            assert row["original_text"] == batch.texts[number]
             assert abs(row["surprisal_bits"] - bits) < 1e-5
             assert row["predicted_token_surprisal_bits"] <= row["surprisal_bits"]
     assert next(found, None) is None
@@ -100,7 +102,7 @@ def test_equal_to_a_direct_computation(loaded, file, kind, function, kwargs):
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "t5"])
 def test_words_are_put_together(loaded, file, kind):
     model, tokenizer = loaded[kind]
-    rows = file_rows(TokenTable(tokenizer, KINDS[kind]), model.float(), examples_of(file, kind, tokenizer), 8)
+    rows = rows_of_file(TokenTable(tokenizer, KINDS[kind]), model.float(), examples_of(file, kind, tokenizer), 8)
     for line in range(1, 41):
         own = [row for row in rows if row["line"] == line and not row["token_is_special"]]
         words = {}
@@ -120,7 +122,7 @@ def test_unknown_words_are_words(loaded, tmp_path):
     model, tokenizer = loaded["bert"]
     path = tmp_path / "odd.txt.gz"
     path.write_bytes(gzip.compress("The \u2603 is cold".encode()))
-    rows = file_rows(TokenTable(tokenizer, "mlm"), model.float(), examples_of(path, "bert", tokenizer), 8)
+    rows = rows_of_file(TokenTable(tokenizer, "mlm"), model.float(), examples_of(path, "bert", tokenizer), 8)
     (row,) = (row for row in rows if row["token_id"] == tokenizer.unk_token_id)
     assert (row["word_num"], row["token_is_special"], row["token_is_word"]) == (1, False, True)
 
@@ -128,7 +130,7 @@ def test_unknown_words_are_words(loaded, tmp_path):
 def test_words_of_spans(loaded, file):
     """Labels of sentinels and spans have the words of the text that they were taken from."""
     model, tokenizer = loaded["t5"]
-    rows = file_rows(
+    rows = rows_of_file(
         TokenTable(tokenizer, "seq2seq"), model.float(), examples_of(file, "t5", tokenizer, mask_random_spans), 8
     )
     specials = [row for row in rows if row["token_is_special"]]
@@ -147,7 +149,7 @@ def test_a_words_surprisal_is_the_sum_over_the_examples_that_it_became(loaded, f
     """Each has one of its tokens; the sum was that of this token, and T5's rows had no word to be aligned with."""
     model, tokenizer = loaded[kind]
     data = examples_of(file, kind, tokenizer, expand_with_masks, strategy=strategy)
-    rows = file_rows(TokenTable(tokenizer, KINDS[kind]), model.float(), data, 5)
+    rows = rows_of_file(TokenTable(tokenizer, KINDS[kind]), model.float(), data, 5)
     words = {}
     for row in rows:
         if not row["token_is_special"]:
@@ -182,7 +184,7 @@ def test_the_mean_of_the_rows_is_the_loss(loaded, file, kind, function, kwargs):
     batch = data.batch(list(range(len(data))))
     with torch.no_grad():
         outputs = model(**batch.inputs)
-    rows = TokenTable(tokenizer, KINDS[kind]).rows(batch, outputs.logits)
+    rows = rows_of_tokens(TokenTable(tokenizer, KINDS[kind]).tokens(batch, outputs.logits))
     mean = sum(row["surprisal_bits"] for row in rows) / len(rows)
     assert mean * math.log(2) == pytest.approx(float(outputs.loss), rel=1e-4)
     if kind == "bert":
@@ -202,14 +204,14 @@ def test_rows_of_texts_that_were_cut_say_so(loaded, file, kind):
     whole = TextExamples("texts", part, tokenizer, KINDS[kind], 128, identity)
     longer = {line for line, ids in enumerate(whole.rows["input_ids"], 1) if len(ids) > LIMITS[kind]}
     assert 0 < len(longer) < 40
-    rows = file_rows(TokenTable(tokenizer, KINDS[kind]), model.float(), data, 8)
+    rows = rows_of_file(TokenTable(tokenizer, KINDS[kind]), model.float(), data, 8)
     assert {row["line"] for row in rows if row["truncated"]} == longer
     assert (data.num_truncated, whole.num_truncated) == (len(longer), 0)
 
 
 def test_metadata_in_every_row(loaded, file):
     model, tokenizer = loaded["gpt2"]
-    rows = file_rows(
+    rows = rows_of_file(
         TokenTable(tokenizer, "lm"), model.float(), examples_of(file, "gpt2", tokenizer), 8, {"dataset_name": "d"}
     )
     assert all(row["item"] == 99 + row["line"] and row["tags"] == '["a"]' for row in rows)
@@ -268,7 +270,7 @@ def test_results_are_written_part_by_part(loaded, file, tmp_path, monkeypatch):
     assert [int(row["line"]) for row in rows] == sorted(int(row["line"]) for row in rows)
     assert {row["dataset_name"] for row in rows} == {"texts"}
     model, tokenizer = loaded["gpt2"]
-    whole = file_rows(TokenTable(tokenizer, "lm"), model, examples_of(file, "gpt2", tokenizer), 8)
+    whole = rows_of_file(TokenTable(tokenizer, "lm"), model, examples_of(file, "gpt2", tokenizer), 8)
     assert [float(row["surprisal_bits"]) for row in rows] == pytest.approx(
         [row["surprisal_bits"] for row in whole], abs=1e-5
     )
@@ -281,7 +283,7 @@ def test_an_interrupted_test_goes_on(loaded, file, tmp_path, monkeypatch):
     expected = read(path)
     path.unlink()
 
-    def interrupt(self, rows, original=RowWriter.write, calls=[]):  # noqa: B006
+    def interrupt(self, rows, original=TableWriter.write, calls=[]):  # noqa: B006
         calls.append(1)
         # A part is written to two tables.
         if len(calls) == 3:
@@ -289,7 +291,7 @@ def test_an_interrupted_test_goes_on(loaded, file, tmp_path, monkeypatch):
         original(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RowWriter, "write", interrupt)
+        patch.setattr(TableWriter, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             write(path, file, loaded, monkeypatch, keep_parts="key")
     assert not path.exists() and len(list(tmp_path.glob("tmp-key-*"))) == 2
@@ -300,24 +302,25 @@ def test_an_interrupted_test_goes_on(loaded, file, tmp_path, monkeypatch):
 
 
 def test_a_table_cut_back(tmp_path):
-    writer = RowWriter(tmp_path / "m.csv.gz", ["a", "b"])
-    writer.write([{"a": 1, "b": "x\ny"}])
+    writer = TableWriter(tmp_path / "m.csv.gz", ["a", "b"])
+    writer.write(pyarrow.table({"a": [1], "b": ["x\ny"]}))
     size = writer.size()
-    writer.write([{"a": 2}])
+    writer.write(pyarrow.table({"a": [2]}))
     writer.cut(size)
-    writer.write([{"a": 3, "b": None}])
+    writer.write(pyarrow.table({"a": [3], "b": [None]}))
+    writer.wait()
     assert read(tmp_path / "m.csv.gz") == [{"a": "1", "b": "x\ny"}, {"a": "3", "b": ""}]
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(loaded, tmp_path, monkeypatch):
     peaks = []
-    for copies in (2, 20):
+    for copies in (10, 40):
         path = tmp_path / f"{copies}.txt.gz"
         path.write_bytes(gzip.compress("\n".join(SHORT * copies).encode()))
         tracemalloc.start()
         (count, _), *_ = write(tmp_path / "x.csv.gz", path, loaded, monkeypatch)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert count > 40 * 20 * 4
+    assert count > 40 * 40 * 4
     assert peaks[1] < 1.5 * peaks[0]

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from minicons import scorer
@@ -11,28 +12,31 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from demo.language_models import build_lm
-from tests.factories import TEXTS
+from tests.factories import TEXTS, rows_of_file, rows_of_tokens
 from utils.data.lm_examples import TextExamples
 from utils.data.lm_expansion import mask_each, slide
 from utils.data.text_files import TextFile, open_text_file
 from utils.data.token_words import IGNORED
 from utils.errors import UserError
-from utils.evaluation.sentences import Pairs, sentence_rows
-from utils.evaluation.surprisal import file_rows
+from utils.evaluation.sentences import Pairs, sentence_sums
+from utils.evaluation.surprisal import file_tokens
 from utils.evaluation.token_table import TokenTable
+from utils.evaluation.tokens import arrow_table
 from utils.evaluation.word_boundaries import CORRECTED, WordBoundaries
 from utils.figures.surprisals import conditions_figure, words_figure
 from utils.models.loading import load_language_model
 
 SHORT = [" ".join(text.split()[: 4 + index % 9]) for index, text in enumerate(TEXTS[:20])]
 
+TASKS = {"gpt2": "lm", "bert": "mlm", "t5": "seq2seq"}
+
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    """A causal and a masked model that expect very different things."""
+    """Models that expect very different things."""
     folder = tmp_path_factory.mktemp("models")
     made = {}
-    for kind, task in {"gpt2": "lm", "bert": "mlm"}.items():
+    for kind, task in TASKS.items():
         build_lm(kind, TEXTS, folder / kind)
         model = load_language_model(folder / kind, task).eval().double()
         with torch.no_grad():
@@ -51,9 +55,9 @@ def examples(texts, tokenizer, task, max_length=128, **more):
 
 def rows_of(loaded, kind, texts, batch_size=7, boundaries=False, **more):
     model, tokenizer, _ = loaded[kind]
-    task = {"gpt2": "lm", "bert": "mlm"}[kind]
+    task = TASKS[kind]
     table = TokenTable(tokenizer, task, boundaries=WordBoundaries(tokenizer) if boundaries else None)
-    return file_rows(table, model, examples(texts, tokenizer, task, **more), batch_size)
+    return rows_of_file(table, model, examples(texts, tokenizer, task, **more), batch_size)
 
 
 def log_probabilities(model, ids):
@@ -63,12 +67,12 @@ def log_probabilities(model, ids):
 
 @pytest.mark.parametrize(("length", "size", "context"), [(3, 8, 2), (8, 8, 3), (9, 8, 7), (50, 8, 1), (50, 8, 5)])
 def test_windows_predict_every_token_once_and_with_context(length, size, context):
-    ids = list(range(100, 100 + length))
+    ids = np.arange(100, 100 + length)
     predicted = []
     for part in slide(ids, size, context):
-        places = part.places or list(range(length))
+        places = np.arange(length) if part.places is None else part.places
         assert len(part.input_ids) == len(part.labels) == len(places) <= size
-        assert part.input_ids == [ids[place] for place in places]
+        assert part.input_ids.tolist() == ids[places].tolist()
         for position, (label, place) in enumerate(zip(part.labels, places, strict=True)):
             if label != IGNORED:
                 assert label == ids[place] and (position >= context or position == place)
@@ -163,11 +167,10 @@ def test_words_by_brute_force(context):
             brute = sum(probability(model, [*word, end], context) for end in (0, 1, 2)) / room
             ids = [*context, *word]
             logits = torch.stack([model.next(ids[: place + 1]).log() for place in range(len(ids))])[None]
-            rows = [{} for _ in word]
             positions = torch.arange(len(context), len(ids))
-            boundaries.note(rows, logits, torch.zeros_like(positions), positions, torch.tensor(word))
+            bits = boundaries.bits(logits, torch.zeros_like(positions), positions, torch.tensor(word))
             tokens = -math.log2(probability(model, word, context))
-            corrected = tokens + rows[-1]["_after"] - rows[0]["_before"]
+            corrected = tokens + bits["_after"][-1] - bits["_before"][0]
             assert corrected == pytest.approx(-math.log2(brute), abs=1e-9)
             total += 2.0**-corrected
     # What is missing are words of more than eight tokens.
@@ -224,12 +227,13 @@ def test_figures_of_long_sentences_and_of_many_conditions():
 
 
 def test_masks_of_a_pseudo_likelihood():
-    ids, words = [1, 50, 51, 52, 2], [None, 0, 0, 1, None]
+    ids, words = np.array([1, 50, 51, 52, 2]), [None, 0, 0, 1, None]
     original = list(mask_each(ids, words, 9, "original"))
-    assert [part.input_ids for part in original] == [[1, 9, 51, 52, 2], [1, 50, 9, 52, 2], [1, 50, 51, 9, 2]]
+    assert [part.input_ids.tolist() for part in original] == [[1, 9, 51, 52, 2], [1, 50, 9, 52, 2], [1, 50, 51, 9, 2]]
     within = list(mask_each(ids, words, 9, "within_word_l2r"))
-    assert [part.input_ids for part in within] == [[1, 9, 9, 52, 2], [1, 50, 9, 52, 2], [1, 50, 51, 9, 2]]
-    assert [part.labels for part in within] == [[-100, 50, -100, -100, -100], *[part.labels for part in original[1:]]]
+    assert [part.input_ids.tolist() for part in within] == [[1, 9, 9, 52, 2], [1, 50, 9, 52, 2], [1, 50, 51, 9, 2]]
+    labels = [part.labels.tolist() for part in within]
+    assert labels == [[-100, 50, -100, -100, -100], *[part.labels.tolist() for part in original[1:]]]
 
 
 @pytest.mark.parametrize("kind", ["original", "within_word_l2r"])
@@ -246,6 +250,31 @@ def test_masked_models_agree_with_minicons(loaded, kind):
         for row in own:
             parts = [each["surprisal_bits"] for each in own if each["word_num"] == row["word_num"]]
             assert row["word_surprisal_bits"] == pytest.approx(sum(parts))
+
+
+@pytest.mark.parametrize("kind", ["original", "within_word_l2r"])
+def test_sequence_to_sequence_models_against_a_direct_computation(loaded, kind):
+    """Each token, or each word, behind a sentinel; the decoder reads what comes before in the same word alone."""
+    model, tokenizer, _ = loaded["t5"]
+    rows = rows_of(loaded, "t5", SHORT, pll=kind)
+    first, second = tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_1>"])
+    for line, text in enumerate(SHORT, 1):
+        encoded = tokenizer(text)
+        ids, words = encoded["input_ids"], encoded.word_ids()
+        own = [row for row in rows if row["line"] == line and not row["token_is_special"]]
+        assert [row["token_id"] for row in own] == ids[:-1]
+        assert [row["token_num"] for row in own] == list(range(len(own)))
+        for place, row in enumerate(own):
+            span = [place] if kind == "original" else [p for p, word in enumerate(words) if word == words[place]]
+            given = torch.tensor([[*ids[: span[0]], first, *ids[span[-1] + 1 :]]])
+            labels = torch.tensor([[first, *(ids[p] for p in span), second]])
+            with torch.no_grad():
+                found = model(input_ids=given, labels=labels).logits[0].log_softmax(-1)
+            bits = -float(found[1 + span.index(place), ids[place]]) / math.log(2)
+            assert row["surprisal_bits"] == pytest.approx(bits, abs=1e-9)
+            parts = [each["surprisal_bits"] for each in own if each["word_num"] == row["word_num"]]
+            assert row["word_surprisal_bits"] == pytest.approx(sum(parts))
+            assert row["word"] == text.split()[row["word_num"]]
 
 
 def test_causal_models_agree_with_minicons(loaded):
@@ -276,10 +305,12 @@ def compare(rows, theirs, tokenizer):
 
 
 def test_sentences_are_sums(loaded, tmp_path):
-    rows = rows_of(loaded, "gpt2", SHORT)
-    for row in rows:
-        row |= {"dataset_name": "texts"}
-    found = list(sentence_rows(rows, TextFile(tmp_path / "texts.txt.gz", len(SHORT), [])))
+    model, tokenizer, _ = loaded["gpt2"]
+    tokens = file_tokens(
+        TokenTable(tokenizer, "lm"), model, examples(SHORT, tokenizer, "lm"), 7, {"dataset_name": "texts"}
+    )
+    rows = rows_of_tokens(tokens)
+    found = arrow_table(sentence_sums(tokens, TextFile(tmp_path / "texts.txt.gz", len(SHORT), []))).to_pylist()
     assert [row["original_text"] for row in found] == SHORT
     for number, row in enumerate(found, 1):
         bits = [each["surprisal_bits"] for each in rows if each["line"] == number]
@@ -311,8 +342,8 @@ def test_pairs_are_counted(tmp_path):
         for number, both in enumerate(values, 1)
         for side, value in zip(sides, both, strict=True)
     ]
-    pairs.add(rows[:3], file)
-    pairs.add(rows[3:], file)
+    for part in (rows[:3], rows[3:]):
+        pairs.add({name: [row[name] for row in part] for name in rows[0]}, file)
     result = pairs.result()["agreement"]
     assert (result["num_pairs"], result["num_better"], result["share"]) == (4, 2, 0.5)
     # Wilson's, by hand: (p + z2 / 2n +- z sqrt(p q / n + z2 / 4n2)) / (1 + z2 / n).

@@ -1,84 +1,134 @@
 """Examples of language models: tokenized, preprocessed once or per batch, padded, with their texts and metadata."""
 
 import contextlib
+import functools
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from utils.data.lm_expansion import Part, PseudoLikelihood, mask_each, slide
-from utils.data.masking import IGNORED, UPDATE_LABEL_FNS, Inputs, frame_ids, identity, sentinel_ids
-from utils.data.token_cache import LISTS, NUMBERS, cached_rows
-from utils.data.token_words import NO_WORD, place_spans, word_numbers
-from utils.data.tokenization import cache_key, text_batches, were_longer
+from utils.data.lm_encoding import Bos, Encoder, Task
+from utils.data.lm_expansion import Part, PseudoLikelihood, mask_each, slide, span_each
+from utils.data.masking import IGNORED, UPDATE_LABEL_FNS, Inputs, identity, sentinel_ids
+from utils.data.ragged import Ragged, pad_rows
+from utils.data.token_words import place_spans
 from utils.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
-Task = Literal["lm", "mlm", "seq2seq"]
 Preprocessing = Callable[..., Inputs]
-Bos = Literal["auto", "yes", "no"]
+# Padded tokens that are preprocessed together: memory grows with their square where each token becomes an example.
+TOKENS_AT_ONCE = 8192
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """Some examples as a model takes them, and what reports say of each.
+    """Some examples as a model takes them, and what reports say of each, which is read when it is asked for.
 
     Attributes:
         inputs: input_ids, attention_mask and labels, shape [examples, tokens].
-        items: numbers of the examples in their file, from 0; an expanded example has several rows.
-        texts: the texts as they were read.
-        labels: the texts of the labels.
-        metadata: of each example.
-        words: of each example's label tokens as they were tokenized, the number of the word they belong to,
-            words being what white space separates; -1 for special tokens.
-        places: of each example's label tokens, their number among those; -1 for tokens that were added; None where
-            nothing was moved.
-        truncated: whether the example had more tokens.
-        is_expanded: whether examples of the file became several, each with a part of the labels.
+        data: what the examples are of.
+        numbers: of the example in `data` that each is or was made of, shape [examples].
+        windows: places, where they are known already.
     """
 
     inputs: Inputs
-    items: list[int]
-    texts: list[str]
-    labels: list[str]
-    metadata: list[dict[str, Any]]
-    words: list[list[int]]
-    places: list[list[int] | None]
-    truncated: list[bool]
-    is_expanded: bool = False
+    data: "TextExamples"
+    numbers: np.ndarray
+    windows: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.numbers)
 
     def part(self, start: int, stop: int) -> "Batch":
         """Return some of the examples."""
         inputs = {name: value[start:stop] for name, value in self.inputs.items()}
-        part = slice(start, stop)
-        return Batch(
-            inputs,
-            self.items[part],
-            self.texts[part],
-            self.labels[part],
-            self.metadata[part],
-            self.words[part],
-            self.places[part],
-            self.truncated[part],
-            self.is_expanded,
-        )
+        return Batch(inputs, self.data, self.numbers[start:stop], self.windows and self.windows[start:stop])
+
+    @property
+    def is_expanded(self) -> bool:
+        """Whether examples of the file became several, each with a part of the labels."""
+        return self.data.is_expanded
+
+    @property
+    def items(self) -> list[int]:
+        """Numbers of the examples in their file, from 0; an expanded example has several rows."""
+        return (self.numbers + self.data.first_item).tolist()
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, list[str]]:
+        return self.data.examples[self.numbers.tolist()]
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts as they were read."""
+        return self._columns["text"]
+
+    @property
+    def metadata(self) -> list[dict[str, Any]]:
+        """Of each example."""
+        return [json.loads(entry) for entry in self._columns["metadata"]]
+
+    @property
+    def labels(self) -> list[str]:
+        """The texts of the labels."""
+        if self.data.has_labels:
+            return self._columns["labels"]
+        if self.data.function not in UPDATE_LABEL_FNS:
+            return self.texts
+        rows = [[token for token in row if token != IGNORED] for row in self.inputs["labels"].tolist()]
+        return self.data.tokenizer.batch_decode(rows)
+
+    @property
+    def truncated(self) -> list[bool]:
+        """Whether the example had more tokens."""
+        return self.data.encoded.truncated[self.numbers].tolist()
+
+    @functools.cached_property
+    def places(self) -> list[np.ndarray | None]:
+        """Of each example's label tokens, their number among those of the text; -1 for tokens that were added.
+
+        None where nothing was moved.
+        """
+        if self.windows is not None:
+            # Windows of short texts are the texts.
+            return [places if len(places) else None for places in self.windows]
+        if not self._has_spans:
+            return [None] * len(self)
+        sentinels = set(sentinel_ids(self.data.tokenizer))
+        before = (self.data.encoded.input_ids[number].tolist() for number in self.numbers)
+        rows = zip(before, self.inputs["input_ids"].tolist(), self.inputs["labels"].tolist(), strict=True)
+        found = (place_spans(*row, sentinels) for row in rows)
+        return [None if places is None else np.array(places) for places in found]
+
+    @property
+    def words(self) -> list[np.ndarray]:
+        """Of each example's label tokens as they were tokenized, the number of the word they belong to, see `Encoded`.
+
+        Of labels that are no spans of the text, their tokens alone tell the words.
+        """
+        words = [self.data.encoded.words[number] for number in self.numbers]
+        if not self._has_spans:
+            return words
+        return [own if places is not None else own[:0] for own, places in zip(words, self.places, strict=True)]
+
+    @property
+    def _has_spans(self) -> bool:
+        """Whether the labels are made of sentinels and spans of the text."""
+        data = self.data
+        return data.task == "seq2seq" and not data.has_labels and data.function is not identity
 
 
 @dataclass
 class TextExamples:
     """The examples of one file.
 
-    Indexing gives an example's ids, text, labels and metadata as one dictionary.
+    Indexing gives an example's ids, text, labels and metadata as one dictionary; `dataset` has the ids alone.
 
     Args:
         name: of the dataset, for reports.
@@ -98,7 +148,8 @@ class TextExamples:
             or nothing (no); which `yes` refuses.
         stride: read longer texts of causal models in windows instead of cutting them; each token has at least so many
             before it.
-        pll: masked models read each text once for each of its tokens, see `lm_expansion.mask_each`.
+        pll: masked and sequence-to-sequence models read each text once for each of its tokens or words, see
+            `lm_expansion.mask_each` and `span_each`.
 
     Raises:
         UserError: for labels that do not fit the texts, and tokenizers that lack what is asked for.
@@ -122,88 +173,106 @@ class TextExamples:
     pll: PseudoLikelihood | None = None
 
     def __post_init__(self) -> None:
-        self.texts: list[str] = self.examples["text"][:]
-        self.metadata = [json.loads(entry) for entry in self.examples["metadata"][:]]
-        self.items = list(range(self.first_item, self.first_item + len(self.texts)))
-        input_ids, self.words, self.truncated = self._encode(self.texts)
-        self.places: list[list[int] | None] = [None] * len(self.texts)
+        limit = None if self.stride else self.max_length
+        cache = None if self.cache_dir is None else Path(self.cache_dir)
+        encoder = Encoder(self.name, self.tokenizer, self.task, limit, self.bos, cache, self.overwrite_cache)
+        self.encoded = encoder.encode(self.examples.select_columns("text"))
+        self.numbers = np.arange(len(self.examples))
+        self.windows: Ragged | None = None
         self.is_expanded = False
-        self.rows: dict[str, list[list[int]]] = {"input_ids": input_ids}
+        self.rows: dict[str, Ragged] = {"input_ids": self.encoded.input_ids}
         # A causal model's labels are its inputs, whatever the file says.
-        given = self.task != "lm" and "labels" in self.examples.column_names
-        self.labels: list[str] = self.examples["labels"][:] if given else list(self.texts)
-        if given:
-            self.rows["labels"], self.words, cut = self._encode(self.labels, target=True)
-            self.truncated = [one or other for one, other in zip(self.truncated, cut, strict=True)]
+        self.has_labels = self.task != "lm" and "labels" in self.examples.column_names
+        if self.has_labels:
+            labels = encoder.encode(self.examples.select_columns("labels"), target=True)
+            self.rows["labels"] = labels.input_ids
             self._check_lengths()
+            # Reports are about the labels.
+            truncated = self.encoded.truncated | labels.truncated
+            self.encoded = replace(labels, truncated=truncated)
         if self.stride or self.pll:
             self._expand()
         elif self.strategy == "once":
-            with self._seeded(0, [self.first_item]):
-                self._preprocess_all()
+            self._preprocess_all()
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        ids = {name: values[index] for name, values in self.rows.items()}
-        described = {"item": self.items[index], "text": self.texts[index], "labels_text": self.labels[index]}
-        return {**ids, **described, "metadata": self.metadata[index]}
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        batch = self._described([index])
+        described = {"texts": batch.texts[0], "labels_text": batch.labels[0], "metadata": batch.metadata[0]}
+        return {**self._ids(index), **described}
+
+    @functools.cached_property
+    def dataset(self) -> "datasets.Dataset":
+        """The ids alone: input_ids, attention_mask and, unless each batch makes its own, labels."""
+        import datasets
+
+        return datasets.Dataset.from_generator(lambda: (self._ids(index) for index in range(len(self))))
+
+    def _ids(self, index: int) -> dict[str, list[int]]:
+        ids = {name: values[index].tolist() for name, values in self.rows.items()}
+        return {**ids, "attention_mask": [1] * len(ids["input_ids"])}
 
     @property
     def num_truncated(self) -> int:
         """Examples of the file that had more tokens."""
-        return len({item for item, cut in zip(self.items, self.truncated, strict=True) if cut})
+        return int(self.encoded.truncated.sum())
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of every example, labels of seq2seq models included."""
-        sizes = [list(map(len, self.rows["input_ids"]))]
-        if self.task == "seq2seq" and "labels" in self.rows:
-            sizes.append(list(map(len, self.rows["labels"])))
-        return np.sum(sizes, axis=0)
+        sizes = self.rows["input_ids"].lengths
+        return sizes + self.rows["labels"].lengths if self.task == "seq2seq" and "labels" in self.rows else sizes
 
     def batch(self, indices: list[int], epoch: int = 0) -> Batch:
         """Return these examples as a batch, preprocessed if that is done per batch."""
-        inputs = self._pad({name: [values[i] for i in indices] for name, values in self.rows.items()})
-        described = [[values[i] for i in indices] for values in self._described]
-        if self.strategy == "per_batch":
-            with self._seeded(epoch, indices):
-                inputs, described = self._apply(inputs, described)
-        items, texts, labels, metadata, words, places, truncated = described
-        return Batch(inputs, items, texts, labels, metadata, words, places, truncated, self.is_expanded)
+        batch = self._described(indices)
+        if self.strategy == "once" or self.stride or self.pll:
+            return batch
+        with self._seeded(epoch, indices):
+            inputs, repeated = self._apply(batch.inputs, batch.numbers)
+        return Batch(inputs, self, repeated)
+
+    def _described(self, indices: list[int]) -> Batch:
+        inputs = self._pad({name: [values[index] for index in indices] for name, values in self.rows.items()})
+        windows = None if self.windows is None else [self.windows[index] for index in indices]
+        return Batch(inputs, self, self.numbers[indices], windows)
 
     def _expand(self) -> None:
         if not self.tokenizer.is_fast:
             raise UserError("--stride and --pll need a fast tokenizer, which knows the places of its tokens")
-        if "labels" in self.rows:
+        if self.has_labels:
             raise UserError(f"{self.name} has labels; --pll masks texts as they are")
         parts: Iterable[Iterable[Part]] = (
             slide(row, self.max_length, self.stride or 0) for row in self.rows["input_ids"]
         )
         if self.pll:
             parts = self._masked_parts(self.pll)
-        made = [(index, part) for index, own in enumerate(parts) for part in own]
-        numbers = [index for index, _ in made]
-        self.is_expanded = len(made) > len(self.items)
-        self.items, self.texts, self.labels, self.metadata, self.words, _, self.truncated = (
-            [values[number] for number in numbers] for values in self._described
-        )
-        self.places = [part.places for _, part in made]
-        self.rows = {name: [getattr(part, name) for _, part in made] for name in ("input_ids", "labels")}
+        made = [(number, part) for number, own in enumerate(parts) for part in own]
+        self.is_expanded = len(made) > len(self)
+        self.numbers = np.array([number for number, _ in made], dtype=np.int64)
+        if self.stride or self.task == "seq2seq":
+            self.windows = Ragged.from_rows([() if part.places is None else part.places for _, part in made])
+        self.rows = {
+            name: Ragged.from_rows([getattr(part, name) for _, part in made]) for name in ("input_ids", "labels")
+        }
 
     def _masked_parts(self, kind: PseudoLikelihood) -> Iterator[Iterator[Part]]:
-        mask = self.tokenizer.mask_token_id
-        if mask is None:
+        mask, sentinels = self.tokenizer.mask_token_id, sentinel_ids(self.tokenizer)
+        if self.task == "mlm" and mask is None:
             raise UserError("--pll: the tokenizer has no mask token")
+        if self.task == "seq2seq" and len(sentinels) < 2:
+            raise UserError("--pll of sequence-to-sequence models needs sentinel tokens (<extra_id_0>, ...)")
         # Words as the tokenizer sees them: punctuation is apart.
-        encoded = self.tokenizer(self.texts, truncation=True, max_length=self.max_length)
-        words = (encoded.word_ids(index) for index in range(len(self.texts)))
-        return (mask_each(*each, mask, kind) for each in zip(self.rows["input_ids"], words, strict=True))
-
-    @property
-    def _described(self) -> tuple[list, ...]:
-        return self.items, self.texts, self.labels, self.metadata, self.words, self.places, self.truncated
+        texts = self.examples["text"][:]
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length)
+        words = (encoded.word_ids(index) for index in range(len(texts)))
+        for ids, own in zip(self.rows["input_ids"], words, strict=True):
+            spans = (sentinels[0], sentinels[1]) if self.task == "seq2seq" else None
+            yield span_each(ids, own, spans, kind) if spans else mask_each(ids, own, mask, kind)
 
     @contextlib.contextmanager
     def _seeded(self, epoch: int, indices: list[int]) -> Iterator[None]:
@@ -213,66 +282,18 @@ class TextExamples:
             torch.manual_seed(zlib.crc32(key.tobytes(), zlib.crc32(self.name.encode())))
             yield
 
-    def _encode(self, texts: list[str], target: bool = False) -> tuple[list[list[int]], list[list[int]], list[bool]]:
-        """Return token ids and word numbers of texts, and which had more, from the cache if they are there."""
-        if self.cache_dir is None:
-            return self._encode_batch(texts, target)
-        kind = f"{self.task}{'-target' if target else ''}{'-bare' if self.bos == 'no' else ''}"
-        encoded = cached_rows(
-            Path(self.cache_dir) / f"{cache_key(texts, self.tokenizer, self.max_length)}-{kind}.arrow",
-            len(texts),
-            {"input_ids": LISTS, "words": LISTS, "cut": NUMBERS},
-            lambda: self._encode_all(texts, target),
-            self.overwrite_cache,
-        )
-        return encoded["input_ids"][:], encoded["words"][:], [*map(bool, encoded["cut"][:])]
-
-    def _encode_all(
-        self, texts: list[str], target: bool
-    ) -> Iterator[tuple[list[list[int]], list[list[int]], list[int]]]:
-        for batch in text_batches(texts, f"tokenizing {self.name}"):
-            ids, words, cut = self._encode_batch(batch, target)
-            yield ids, words, [*map(int, cut)]
-
-    def _encode_batch(self, texts: list[str], target: bool) -> tuple[list[list[int]], list[list[int]], list[bool]]:
-        encoded = self.tokenizer(
-            **({"text_target": texts} if target else {"text": texts}),
-            truncation=not self.stride,
-            max_length=None if self.stride else self.max_length,
-            add_special_tokens=self.bos != "no",
-            return_offsets_mapping=self.tokenizer.is_fast,
-            verbose=False,
-        )
-        ids, cut = encoded["input_ids"], [False] * len(texts)
-        if not self.stride:
-            cut = were_longer(encoded, texts, self.tokenizer, self.max_length)
-        special = frame_ids(self.tokenizer)
-        # Without offsets (slow tokenizers), words are told from the tokens themselves.
-        offsets = encoded["offset_mapping"] if self.tokenizer.is_fast else [[]] * len(texts)
-        words = [word_numbers(*row, special) for row in zip(texts, ids, offsets, strict=True)]
-        first = first_token(self.tokenizer, self.bos) if self.task == "lm" else None
-        if first is not None:
-            # Without a token before it, the first one would have no prediction and so no surprisal.
-            limit = None if self.stride else self.max_length
-            starts = [[] if row[:1] == [first] else [first] for row in ids]
-            sizes = [len(start) + len(row) for start, row in zip(starts, ids, strict=True)]
-            cut = [before or size > (limit or size) for before, size in zip(cut, sizes, strict=True)]
-            ids = [[*start, *row][:limit] for start, row in zip(starts, ids, strict=True)]
-            words = [[*[NO_WORD] * len(start), *row][:limit] for start, row in zip(starts, words, strict=True)]
-        return ids, words, cut
-
     def _check_lengths(self) -> None:
         """In masked language models, labels stand at the places of the inputs."""
         if self.task != "mlm":
             return
-        for item, (row, label) in enumerate(zip(self.rows["input_ids"], self.rows["labels"], strict=True)):
-            if len(row) != len(label):
-                raise UserError(
-                    f"{self.name}, line {item + 1}: the text has {len(row)} tokens and the labels {len(label)}; "
-                    "for masked language models each mask stands for one token"
-                )
+        sizes = [self.rows[name].lengths for name in ("input_ids", "labels")]
+        for item in np.flatnonzero(sizes[0] != sizes[1])[:1]:
+            raise UserError(
+                f"{self.name}, line {item + 1}: the text has {sizes[0][item]} tokens and the labels {sizes[1][item]}; "
+                "for masked language models each mask stands for one token"
+            )
 
-    def _pad(self, rows: dict[str, list[list[int]]]) -> Inputs:
+    def _pad(self, rows: dict[str, list[np.ndarray]]) -> Inputs:
         padding = self.tokenizer.pad_token_id
         if padding is None:
             # Any token will do where the attention mask is 0.
@@ -280,74 +301,54 @@ class TextExamples:
         inputs = {
             name: pad_rows(values, IGNORED if name == "labels" else padding, self.pad_to)
             for name, values in rows.items()
-            if name != "attention_mask"
         }
         sizes = torch.tensor([len(row) for row in rows["input_ids"]])
         width = inputs["input_ids"].shape[1]
         return {**inputs, "attention_mask": (torch.arange(width) < sizes[:, None]).long()}
 
-    def _apply(self, inputs: Inputs, described: list[list]) -> tuple[Inputs, list[list]]:
-        """Run the preprocessing function; repeat what describes an example for each that it became."""
-        before = inputs["input_ids"]
+    def _apply(self, inputs: Inputs, numbers: np.ndarray) -> tuple[Inputs, np.ndarray]:
+        """Run the preprocessing function; repeat the number of an example for each that it became."""
         inputs = dict(self.function(inputs, self.tokenizer, **self.function_kwargs))
         lengths = inputs.pop("expanded_lengths", None)
         if lengths is not None:
             counts = lengths[lengths != -1].tolist()
-            if len(counts) != len(described[0]) or sum(counts) != len(inputs["input_ids"]):
+            if len(counts) != len(numbers) or sum(counts) != len(inputs["input_ids"]):
                 raise UserError(f"{self.function.__name__}: expanded_lengths do not add up to the new examples")
-            described = [
-                [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
-                for values in described
-            ]
-            before = before.repeat_interleave(torch.tensor(counts), dim=0)
+            numbers = np.repeat(numbers, counts)
             self.is_expanded = True
-        if len(inputs["input_ids"]) != len(described[0]):
+        if len(inputs["input_ids"]) != len(numbers):
             raise UserError(f"{self.function.__name__}: another number of examples, without expanded_lengths")
-        if "labels" not in self.rows:
-            if self.function in UPDATE_LABEL_FNS:
-                described[2] = self._decode_labels(inputs["labels"])
-            if self.task == "seq2seq" and self.function is not identity and "labels" in inputs:
-                # Labels made of sentinels and spans of the text.
-                sentinels = set(sentinel_ids(self.tokenizer))
-                rows = zip(before.tolist(), inputs["input_ids"].tolist(), inputs["labels"].tolist(), strict=True)
-                described[5] = [place_spans(*row, sentinels) for row in rows]
-                # Of labels that are none, their tokens alone tell the words.
-                found = zip(described[4], described[5], strict=True)
-                described[4] = [[] if places is None else words for words, places in found]
-        return inputs, described
-
-    def _decode_labels(self, labels: Tensor) -> list[str]:
-        rows = [[token for token in row if token != IGNORED] for row in labels.tolist()]
-        return self.tokenizer.batch_decode(rows)
+        return inputs, numbers
 
     def _preprocess_all(self) -> None:
-        inputs, described = self._apply(self._pad(self.rows), list(self._described))
-        self.items, self.texts, self.labels, self.metadata, self.words, self.places, self.truncated = described
-        sizes = inputs["attention_mask"].sum(1).tolist()
-        self.rows = {"input_ids": [row[:size] for row, size in zip(inputs["input_ids"].tolist(), sizes, strict=True)]}
-        if "labels" in inputs:
-            rows = inputs["labels"].tolist()
-            if self.task == "seq2seq":
-                self.rows["labels"] = [[token for token in row if token != IGNORED] for row in rows]
-            else:
-                self.rows["labels"] = [row[:size] for row, size in zip(rows, sizes, strict=True)]
+        """Preprocess some examples at a time: what they become is as long as it is, not as the longest of all."""
+        if self.function is identity:
+            self.rows.setdefault("labels", self.rows["input_ids"])
+            return
+        made: dict[str, list[Ragged]] = {"input_ids": [], "labels": []}
+        numbers = []
+        for indices in self._groups():
+            batch = self._described(indices)
+            with self._seeded(0, [self.first_item, *indices]):
+                inputs, repeated = self._apply(batch.inputs, batch.numbers)
+            attended = inputs["attention_mask"].bool()
+            made["input_ids"].append(Ragged.from_tensor(inputs["input_ids"], attended))
+            if "labels" in inputs:
+                wanted = inputs["labels"] != IGNORED if self.task == "seq2seq" else attended
+                made["labels"].append(Ragged.from_tensor(inputs["labels"], wanted))
+            numbers.append(repeated)
+        self.numbers = np.concatenate(numbers)
+        self.rows = {name: Ragged.joined(parts) for name, parts in made.items() if parts}
 
-
-def first_token(tokenizer: Any, bos: Bos) -> int | None:
-    """Return the id of what causal models read before a text; None for nothing.
-
-    Raises:
-        UserError: if it has to be there and the tokenizer has neither a first nor a last token.
-    """
-    if bos == "no":
-        return None
-    found = [token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id) if token is not None]
-    if bos == "yes" and not found:
-        raise UserError("--bos yes: the tokenizer has neither a token that begins texts nor one that ends them")
-    return found[0] if found else None
-
-
-def pad_rows(rows: list[list[int]], padding: int, width: int | None = None) -> Tensor:
-    """Return rows of different lengths as one tensor, padded on the right: shape [rows, width or the longest]."""
-    width = max([width or 0, *map(len, rows)])
-    return torch.tensor([row + [padding] * (width - len(row)) for row in rows], dtype=torch.long).reshape(-1, width)
+    def _groups(self) -> Iterator[list[int]]:
+        """Yield the numbers of examples that make no more than `TOKENS_AT_ONCE` when they are padded, one at least."""
+        group: list[int] = []
+        longest = 0
+        for index, length in enumerate(self.lengths.tolist()):
+            if group and (len(group) + 1) * max(longest, length) > TOKENS_AT_ONCE:
+                yield group
+                group, longest = [], 0
+            group.append(index)
+            longest = max(longest, length)
+        if group:
+            yield group

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from utils.data.token_words import IGNORED
+import numpy as np
+
+from utils.data.token_words import IGNORED, NO_WORD
 
 PseudoLikelihood = Literal["original", "within_word_l2r"]
 
@@ -16,15 +18,16 @@ class Part:
     Attributes:
         input_ids: what the model reads.
         labels: the tokens that are predicted, `IGNORED` elsewhere.
-        places: of the labels, their number among the text's tokens; None where these are all of them.
+        places: of the labels, their number among the text's tokens, `NO_WORD` of those that are none of them; None
+            where the labels are all tokens.
     """
 
-    input_ids: list[int]
-    labels: list[int]
-    places: list[int] | None = None
+    input_ids: np.ndarray
+    labels: np.ndarray
+    places: np.ndarray | None = None
 
 
-def slide(ids: list[int], size: int, context: int) -> Iterator[Part]:
+def slide(ids: np.ndarray, size: int, context: int) -> Iterator[Part]:
     """Yield windows over a text; each of its tokens is predicted in one of them.
 
     Args:
@@ -32,16 +35,17 @@ def slide(ids: list[int], size: int, context: int) -> Iterator[Part]:
         size: tokens of a window.
         context: tokens before each that is predicted, but for the first ones of the text; less than `size`.
     """
-    yield Part(ids[:size], ids[:size], None if len(ids) <= size else list(range(size)))
+    yield Part(ids[:size], ids[:size], None if len(ids) <= size else np.arange(size))
     predicted = size
     while predicted < len(ids):
         start, stop = predicted - context, min(predicted - context + size, len(ids))
-        own = ids[start:stop]
-        yield Part(own, [IGNORED] * context + own[context:], list(range(start, stop)))
+        labels = ids[start:stop].copy()
+        labels[:context] = IGNORED
+        yield Part(ids[start:stop], labels, np.arange(start, stop))
         predicted = stop
 
 
-def mask_each(ids: list[int], words: list[int | None], mask: int, kind: PseudoLikelihood) -> Iterator[Part]:
+def mask_each(ids: np.ndarray, words: list[int | None], mask: int, kind: PseudoLikelihood) -> Iterator[Part]:
     """Yield a text once for each of its tokens, which is masked.
 
     Their surprisals add up to the pseudo-log-likelihood of the text (Salazar et al. 2020). A token is easily
@@ -54,11 +58,37 @@ def mask_each(ids: list[int], words: list[int | None], mask: int, kind: PseudoLi
         mask: id of the mask token.
         kind: `original` masks the token alone.
     """
-    for place, word in enumerate(words):
-        if word is None:
-            continue
-        hidden = {place}
+    numbers = _numbers(words)
+    for place in np.flatnonzero(numbers != NO_WORD):
+        given, labels = ids.copy(), np.full_like(ids, IGNORED)
+        given[place], labels[place] = mask, ids[place]
         if kind == "within_word_l2r":
-            hidden |= {later for later in range(place, len(ids)) if words[later] == word}
-        given = [mask if index in hidden else token for index, token in enumerate(ids)]
-        yield Part(given, [token if index == place else IGNORED for index, token in enumerate(ids)])
+            given[place:][numbers[place:] == numbers[place]] = mask
+        yield Part(given, labels)
+
+
+def span_each(
+    ids: np.ndarray, words: list[int | None], sentinels: tuple[int, int], kind: PseudoLikelihood
+) -> Iterator[Part]:
+    """Yield a text once for each of its spans, which a sentinel replaces, as models like T5 were trained.
+
+    The span of `original` is a token. That of `within_word_l2r` is a word: the decoder reads the tokens of it that
+    come before the one that it predicts, and no other has seen the rest.
+
+    Args:
+        ids, words, kind: as for `mask_each`.
+        sentinels: ids of the first two.
+    """
+    numbers = _numbers(words)
+    spans = [np.array([place]) for place in np.flatnonzero(numbers != NO_WORD)]
+    if kind == "within_word_l2r":
+        spans = [np.flatnonzero(numbers == word) for word in dict.fromkeys(numbers[numbers != NO_WORD].tolist())]
+    first, second = ([sentinel] for sentinel in sentinels)
+    for span in spans:
+        given = np.concatenate([ids[: span[0]], first, ids[span[-1] + 1 :]])
+        labels = np.concatenate([first, ids[span[0] : span[-1] + 1], second])
+        yield Part(given, labels, np.array([NO_WORD, *range(span[0], span[-1] + 1), NO_WORD]))
+
+
+def _numbers(words: list[int | None]) -> np.ndarray:
+    return np.array([NO_WORD if word is None else word for word in words])

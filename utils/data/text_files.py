@@ -10,14 +10,16 @@
 import gzip
 import itertools
 import json
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from utils.errors import UserError, nearest
+from utils.runs.files import CACHE_DIR
 
 if TYPE_CHECKING:
     import datasets
@@ -29,6 +31,8 @@ PAIR_KINDS = (".jsonl", ".jsonl.gz")
 PAIR, SIDE = "pair", "pair_side"
 # Bytes of a line; more is no example but a file without line breaks.
 LONGEST_LINE = 10_000_000
+# Examples that are in memory while a file is put where it is mapped from.
+LINES_AT_ONCE = 10_000
 
 
 def dataset_name(path: str | Path) -> str:
@@ -134,14 +138,35 @@ def read_text_file(path: str | Path, max_examples: int | None = None, split: str
     """
     if Path(path).is_dir():
         return _read_folder(Path(path), split, max_examples)
-    examples = list(_examples(Path(path)))
-    return _dataset(examples[:max_examples])
+    return _mapped(_examples(Path(path)), max_examples)
 
 
 def _dataset(examples: list[dict[str, str]]) -> "datasets.Dataset":
     import datasets
 
     return datasets.Dataset.from_dict({key: [example[key] for example in examples] for key in examples[0]})
+
+
+def _mapped(examples: Iterator[dict[str, str]], max_examples: int | None) -> "datasets.Dataset":
+    """Return examples as a memory-mapped dataset, of a file that is there no longer than the dataset is."""
+    import datasets
+    import pyarrow
+
+    Path(CACHE_DIR).mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=CACHE_DIR, prefix="examples-", suffix=".arrow") as file:
+        left = max_examples
+        writer = None
+        # All lines are read, so that what is wrong with one is said whatever is kept.
+        while part := list(itertools.islice(examples, LINES_AT_ONCE)):
+            kept = part if left is None else part[:left]
+            left = None if left is None else left - len(kept)
+            if kept:
+                table = pyarrow.Table.from_pylist(kept)
+                writer = writer or pyarrow.ipc.new_stream(file, table.schema)
+                writer.write_table(table)
+        cast(pyarrow.RecordBatchStreamWriter, writer).close()
+        file.flush()
+        return datasets.Dataset.from_file(file.name)
 
 
 def _read_folder(path: Path, split: str, max_examples: int | None) -> "datasets.Dataset":

@@ -196,12 +196,6 @@ def _together(parts: Iterator[tuple[int, int, str]]) -> Iterator[list[tuple[int,
         yield together
 
 
-def text_batches(texts: list[str], description: str) -> Iterator[list[str]]:
-    """Yield texts in batches that a tokenizer takes at once, with a progress bar."""
-    batches = (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
-    return with_progress(batches, len(texts), description)
-
-
 def with_progress(batches: Iterable[list[str]], total: int, description: str) -> Iterator[list[str]]:
     """Yield batches of texts, with a progress bar."""
     with progress(total=total, desc=description, unit="text") as bar:

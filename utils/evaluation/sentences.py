@@ -1,21 +1,22 @@
 """Surprisals of whole sentences, and which sentence of a minimal pair is the likelier one."""
 
 import gzip
-import itertools
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+import numpy as np
 
 from utils.data.delimited import parse_rows
 from utils.data.text_files import PAIR, SIDE, TextFile
 from utils.evaluation.token_table import metadata_column
+from utils.evaluation.tokens import EXAMPLE, Tokens
 
 COLUMNS = (
     "dataset_name", "item", "line", "original_text", "truncated",
     "num_tokens", "num_words", "surprisal_bits", "mean_surprisal_bits", "perplexity",
 )  # fmt: skip
-Row = dict[str, Any]
+Columns = dict[str, Sequence[Any] | np.ndarray]
 
 
 def sentence_columns(files: list[TextFile]) -> list[str]:
@@ -30,31 +31,42 @@ def sentence_column(key: str) -> str:
     return f"metadata_{column}" if column in COLUMNS and column != "item" else column
 
 
-def sentence_rows(rows: list[Row], file: TextFile) -> Iterator[Row]:
-    """Yield a row per example: sums over its tokens, special ones left out.
+def sentence_sums(tokens: Tokens, file: TextFile) -> Columns:
+    """Return a row per example, as columns: sums over its tokens, special ones left out.
 
     The perplexity is 2 to the power of the mean surprisal of a token.
 
     Args:
-        rows: of a file's tokens, those of a line together.
+        tokens: of a file, those of a line together.
         file: where they are from.
     """
-    for _, group in itertools.groupby(rows, key=lambda row: row["line"]):
-        own = list(group)
-        first = own[0]
-        bits = [row["surprisal_bits"] for row in own if not row["token_is_special"]]
-        total = math.fsum(bits)
-        mean = total / len(bits) if bits else None
-        yield {
-            **{name: first[name] for name in COLUMNS[:5]},
-            "num_tokens": len(bits),
-            "num_words": len({row["word_num"] for row in own if not row["token_is_special"]}),
-            "surprisal_bits": total,
-            "mean_surprisal_bits": mean,
-            # Beyond what a float holds, for instance of a single impossible token.
-            "perplexity": None if mean is None else 2.0**mean if mean < 1024 else math.inf,
-            **{sentence_column(key): first.get(metadata_column(key)) for key in file.metadata_keys},
-        }
+    columns, lines = tokens.columns, tokens.lines
+    starts = np.flatnonzero(np.concatenate([[True], lines[1:] != lines[:-1]])) if len(tokens) else np.zeros(0, int)
+    lines_of = np.repeat(np.arange(len(starts)), np.diff([*starts, len(tokens)]))
+    own = ~columns["token_is_special"]
+    counts = np.bincount(lines_of[own], minlength=len(starts))
+    totals = np.bincount(lines_of[own], columns["surprisal_bits"][own], len(starts))
+    words = np.unique(np.stack([lines_of[own], columns["word_num"][own]]), axis=1)[0] if own.any() else lines_of[:0]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        means = np.where(counts > 0, totals / counts, np.nan)
+        # Beyond what a float holds, for instance of a single impossible token.
+        perplexities = np.exp2(means)
+    examples = columns[EXAMPLE][starts]
+    names = {name: name for name in COLUMNS[:5]}
+    names |= {sentence_column(key): metadata_column(key) for key in file.metadata_keys}
+    described = {
+        name: [tokens.examples[source][example] for example in examples]
+        for name, source in names.items()
+        if source in tokens.examples
+    }
+    return {
+        **described,
+        "num_tokens": counts,
+        "num_words": np.bincount(words, minlength=len(starts)),
+        "surprisal_bits": totals,
+        "mean_surprisal_bits": means,
+        "perplexity": perplexities,
+    }
 
 
 def words_of(table: Path, lines: list[int]) -> dict[str, list[tuple[str, float]]]:
@@ -102,25 +114,25 @@ class Pairs:
         self.counts: dict[str, list[int]] = {}
         self._waiting: dict[tuple[str, int], float] = {}
 
-    def add(self, rows: list[Row], file: TextFile) -> None:
+    def add(self, sentences: Columns, file: TextFile) -> None:
         """Count the sentences of a part of a file of pairs; other files are left out.
 
         Args:
-            rows: as `sentence_rows` yields them; the two sentences of a pair may come in two calls.
+            sentences: as `sentence_sums` returns them; the two sentences of a pair may come in two calls.
             file: where they are from.
         """
         if file.pairs is None:
             return
         counts = self.counts.setdefault(file.name, [0, 0])
-        for row in rows:
-            key = file.name, row[PAIR]
-            if row[SIDE] == file.pairs[0]:
-                self._waiting[key] = row["surprisal_bits"]
+        for number, side, bits in zip(sentences[PAIR], sentences[SIDE], sentences["surprisal_bits"], strict=True):
+            key = file.name, number
+            if side == file.pairs[0]:
+                self._waiting[key] = bits
             elif key in self._waiting:
-                counts[0] += self._waiting.pop(key) < row["surprisal_bits"]
+                counts[0] += bool(self._waiting.pop(key) < bits)
                 counts[1] += 1
 
-    def result(self) -> dict[str, Row]:
+    def result(self) -> dict[str, dict[str, Any]]:
         """Return for each file its pairs, in how many the first sentence is likelier, their share and its interval.
 
         The interval is Wilson's, of 95 %.

@@ -2,34 +2,45 @@
 
 import contextlib
 import gzip
-import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from utils.data.delimited import write_rows
 from utils.data.lm_examples import Batch, TextExamples
 from utils.data.text_files import TextFile
 from utils.errors import UserError
-from utils.evaluation.sentences import sentence_columns, sentence_rows
+from utils.evaluation.sentences import Columns, sentence_columns, sentence_sums
 from utils.evaluation.token_table import COLUMNS, CORRECTED, Row, TokenTable, metadata_column, sum_words
+from utils.evaluation.tokens import Tokens, arrow_table
 from utils.evaluation.word_boundaries import correct_words
 from utils.runs.files import atomic_path
 
+if TYPE_CHECKING:
+    import pyarrow
+
 # Examples that are in memory together while a file is tested, and sorted by length; fewer of those that become many.
 CHUNK, EXPANDED_CHUNK = 2048, 64
+# Of gzip: what is more costs more time than the tables are worth.
+COMPRESSION = 1
 
 
 def evaluate(
-    model: nn.Module, data: TextExamples, batch_size: int, epoch: int = 0
+    model: nn.Module, data: TextExamples, batch_size: int, epoch: int = 0, with_loss: bool = True
 ) -> Iterator[tuple[list[int], Batch, Any]]:
     """Run a model over examples in batches of similar length, without gradients.
+
+    Args:
+        model: to run.
+        data: examples.
+        batch_size: of them.
+        epoch: of the preprocessing.
+        with_loss: let the model compute its loss too.
 
     Yields:
         The numbers of the examples, the batch (of at most `batch_size`, also where preprocessing makes many
@@ -44,64 +55,82 @@ def evaluate(
             whole = data.batch(indices, epoch)
             for begin in range(0, len(whole), batch_size):
                 batch = whole.part(begin, begin + batch_size)
-                with torch.no_grad():
-                    yield indices, batch, model(**{name: x.to(model.device) for name, x in batch.inputs.items()})
+                inputs = {name: x.to(model.device) for name, x in batch.inputs.items()}
+                if not with_loss and data.task != "seq2seq":
+                    inputs.pop("labels")
+                with torch.inference_mode():
+                    outputs = model(**inputs)
+                yield indices, batch, outputs
     finally:
         model.train(was_training)
 
 
-def file_rows(
+def file_tokens(
     table: TokenTable, model: nn.Module, data: TextExamples, batch_size: int, more: Row | None = None
-) -> list[Row]:
+) -> Tokens:
     """Return the rows of all examples in their order."""
-    rows = [
-        row
-        for _, batch, outputs in evaluate(model, data, batch_size)
-        for row in table.rows(batch, outputs.logits, more)
-    ]
-    if data.is_expanded:
-        sum_words(rows)
+    batches = evaluate(model, data, batch_size, with_loss=False)
+    parts = [table.tokens(batch, outputs.logits, more) for _, batch, outputs in batches]
     # Stable: rows of one line keep their order.
-    rows.sort(key=lambda row: row["line"])
+    tokens = Tokens.joined(parts).in_order_of_lines()
+    if data.is_expanded:
+        sum_words(tokens)
     if table.boundaries:
-        correct_words(rows)
-    return rows
+        correct_words(tokens)
+    return tokens
 
 
-class RowWriter:
-    """Writes rows to a gzipped CSV file, a part at a time; each part is a gzip member of its own.
+class TableWriter:
+    """Writes a gzipped CSV file, a part at a time, while the next one is computed.
+
+    Each part is a gzip member of its own.
 
     Args:
         path: of the file; parts are added to what is there.
-        columns: in their order; others in the rows are an error.
+        columns: in their order; others in the parts are an error.
     """
 
     def __init__(self, path: Path, columns: list[str]):
         self.path = path
         self.columns = columns
-        self._known = frozenset(columns)
+        self._thread = ThreadPoolExecutor(1)
+        self._last: Future[None] | None = None
 
-    def write(self, rows: list[Row]) -> None:
-        """Add rows; the first part begins with the header."""
-        text = io.StringIO(newline="")
-        header = [] if self.size() else [self.columns]
-        write_rows(text, [*header, *(self._values(row) for row in rows)])
-        with self.path.open("ab") as file:
-            # Without a time stamp the same rows give the same file.
-            file.write(gzip.compress(text.getvalue().encode("utf-8", "surrogatepass"), compresslevel=4, mtime=0))
-
-    def _values(self, row: Row) -> list[Any]:
-        unknown = [name for name in row if name not in self._known]
+    def write(self, table: "pyarrow.Table") -> None:
+        """Add rows, once those before are written; the first part begins with the header."""
+        unknown = [name for name in table.column_names if name not in self.columns]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not a column of {self.path}")
-        return [row.get(name, "") for name in self.columns]
+        self.wait()
+        self._last = self._thread.submit(self._write, table)
+
+    def _write(self, table: "pyarrow.Table") -> None:
+        import pyarrow
+        import pyarrow.csv
+
+        nothing = pyarrow.nulls(len(table))
+        table = pyarrow.table({name: table[name] if name in table.column_names else nothing for name in self.columns})
+        text = pyarrow.BufferOutputStream()
+        is_first = not (self.path.exists() and self.path.stat().st_size)
+        pyarrow.csv.write_csv(table, text, pyarrow.csv.WriteOptions(include_header=is_first))
+        with self.path.open("ab") as file:
+            # Without a time stamp the same rows give the same file.
+            file.write(gzip.compress(text.getvalue(), compresslevel=COMPRESSION, mtime=0))
+
+    def wait(self) -> None:
+        """Return when all that was given is written."""
+        if self._last is not None:
+            last, self._last = self._last, None
+            last.result()
 
     def size(self) -> int:
         """Return the bytes written so far."""
+        self.wait()
         return self.path.stat().st_size if self.path.exists() else 0
 
     def cut(self, size: int) -> None:
         """Forget what was written after this size was returned."""
+        self.wait()
         if self.path.exists():
             with self.path.open("r+b") as file:
                 file.truncate(size)
@@ -135,7 +164,7 @@ def write_test_results(
     max_examples: int | None,
     keep_parts: str | None,
     chunk: int | None = None,
-    see: Callable[[list[Row], TextFile], None] | None = None,
+    see: Callable[[Columns, TextFile], None] | None = None,
     progress: Any,
 ) -> tuple[int, dict[str, int]]:
     """Write the surprisals of test files to two tables, part by part, so that memory does not grow with them.
@@ -165,37 +194,40 @@ def write_test_results(
     count, truncated = 0, Counter[str]()
     kept: list[Path] = []
     with atomic_path(path) as temporary, atomic_path(sentences) as temporary_sentences:
-        writer = RowWriter(temporary, columns)
-        sentence_writer = RowWriter(temporary_sentences, sentence_columns(files))
+        writer = TableWriter(temporary, columns)
+        sentence_writer = TableWriter(temporary_sentences, sentence_columns(files))
         for index, file in enumerate(files):
             first = 0
             for part in file.chunks(chunk or CHUNK, max_examples):
                 stored = path.with_name(f"tmp-{keep_parts}-{index}-{first}.json.gz") if keep_parts else None
-                rows = read_part(stored) if stored else None
-                if rows is None:
+                tokens = read_part(stored) if stored else None
+                if tokens is None:
                     data = make_examples(file, part, first)
-                    rows = file_rows(table, model, data, batch_size, {"dataset_name": file.name})
+                    tokens = file_tokens(table, model, data, batch_size, {"dataset_name": file.name})
                     if stored:
                         with atomic_path(stored) as unfinished:
-                            unfinished.write_bytes(gzip.compress(json.dumps(rows).encode(), compresslevel=1))
+                            unfinished.write_bytes(gzip.compress(tokens.to_json().encode(), compresslevel=1))
                 if stored:
                     kept.append(stored)
-                writer.write(rows)
-                found = list(sentence_rows(rows, file))
-                sentence_writer.write(found)
+                writer.write(tokens.to_arrow(table.decode))
+                sums = sentence_sums(tokens, file)
+                sentence_writer.write(arrow_table(sums))
                 if see:
-                    see(found, file)
-                count += len(rows)
-                truncated[file.name] += len({row["line"] for row in rows if row["truncated"]})
+                    see(sums, file)
+                count += len(tokens)
+                described = zip(tokens.examples["line"], tokens.examples["truncated"], strict=True)
+                truncated[file.name] += len({line for line, is_cut in described if is_cut})
                 first += len(part)
                 progress.update(len(part))
+        writer.wait()
+        sentence_writer.wait()
     for stored in kept:
         stored.unlink(missing_ok=True)
     return count, dict(truncated)
 
 
-def read_part(path: Path) -> list[Row] | None:
+def read_part(path: Path) -> Tokens | None:
     """Return the rows of a part that an interrupted test has kept; None if there is none that can be read."""
-    with contextlib.suppress(OSError, EOFError, ValueError):
-        return json.loads(gzip.decompress(path.read_bytes()))
+    with contextlib.suppress(OSError, EOFError, ValueError, KeyError, TypeError):
+        return Tokens.from_json(gzip.decompress(path.read_bytes()))
     return None

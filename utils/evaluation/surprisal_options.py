@@ -34,7 +34,8 @@ class SurprisalOptions:
     )
     pll: PseudoLikelihood | None = option(
         None,
-        "masked models: each token masked in turn, alone (original) or with the rest of its word (within_word_l2r)",
+        "masked models: each token masked in turn, alone (original) or with the rest of its word (within_word_l2r); "
+        "sequence-to-sequence models: each token or each word behind a sentinel",
         needs=TESTED,
     )
     word_correction: bool = option(
@@ -112,11 +113,11 @@ def check_surprisal_options(options: "SurprisalOptions", is_masked: bool, task: 
         UserError: saying which option does not fit.
     """
     for name, wanted, what in (
-        ("stride", "lm", "causal"),
-        ("word_correction", "lm", "causal"),
-        ("pll", "mlm", "masked"),
+        ("stride", ("lm",), "causal"),
+        ("word_correction", ("lm",), "causal"),
+        ("pll", ("mlm", "seq2seq"), "masked and sequence-to-sequence"),
     ):
-        if getattr(options, name) and task != wanted:
+        if getattr(options, name) and task not in wanted:
             raise UserError(f"--{name} is for {what} language models; this one is {task}")
     if options.stride and options.stride >= max_length:
         raise UserError(f"--stride {options.stride}: expected less than the {max_length} tokens that a window has")

@@ -9,16 +9,18 @@ the model has read a mask in its place.
 import itertools
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.lm_examples import Batch, Task
+from utils.data.lm_encoding import Task
+from utils.data.lm_examples import Batch
 from utils.data.masking import IGNORED, frame_ids, sentinel_ids
 from utils.data.token_words import NO_WORD, SPACE_MARKS
+from utils.evaluation.tokens import EXAMPLE, NONE, Tokens, groups_of
 from utils.evaluation.word_boundaries import CORRECTED, WordBoundaries
 
 COLUMNS = (
@@ -33,6 +35,8 @@ PLACES = ("dataset_name", "split", "epoch", "batch", "loss")
 REPLACEABLE = ("item",)
 # Predictions computed at once in double precision: memory grows with the vocabulary.
 POSITIONS = 256
+# Words whose texts are remembered.
+WORDS_KEPT = 100_000
 Row = dict[str, Any]
 
 
@@ -54,10 +58,13 @@ class TokenTable:
         self.reserved = reserved
         self.boundaries = boundaries
         self.special = frame_ids(tokenizer)
+        # Masks and sentinels are part of what the model read, the frame of special tokens is not.
+        self.hidden = self.special - {tokenizer.mask_token_id, *sentinel_ids(tokenizer)}
         self.continues_with_hashes = any(token.startswith("##") for token in tokenizer.get_vocab())
         self._tokens: dict[int, str] = {}
+        self._words: dict[tuple[int, ...], str] = {}
 
-    def rows(self, batch: Batch, logits: Tensor, more: Row | None = None) -> list[Row]:
+    def tokens(self, batch: Batch, logits: Tensor, more: Row | None = None) -> Tokens:
         """Return a row per token that has a label, example by example.
 
         Args:
@@ -66,135 +73,153 @@ class TokenTable:
             more: further columns, the same in all rows.
         """
         labels = batch.inputs["labels"]
-        examples, positions = self._positions(batch)
-        tokens = labels[examples, positions]
+        examples, positions = self._positions(labels)
+        ids = labels[examples, positions]
         # A causal model predicts each token where the one before it stands.
-        found = surprisals(logits, examples, positions - int(self.task == "lm"), tokens)
-        rows: list[Row] = []
-        columns = (positions.tolist(), tokens.tolist(), *found)
-        bounds = np.searchsorted(examples.numpy(), np.arange(len(labels) + 1))
-        for example, (start, stop) in enumerate(itertools.pairwise(bounds)):
-            part: list[list[Any]] = [values[start:stop] for values in columns]
-            described = self._describe(batch, example, more or {})
-            metadata = clean_metadata(batch.metadata[example], self.reserved)
-            rows += [{**row, **metadata} for row in self._example_rows(batch, example, described, *part)]
+        bits, predicted, predicted_bits = surprisals(logits, examples, positions - int(self.task == "lm"), ids)
+        columns = {EXAMPLE: examples.numpy(), "token_id": ids.numpy(), "surprisal_bits": bits}
+        columns["token_is_masked"] = self._masked(batch, examples, positions)
+        columns |= self._words_of_rows(batch, examples.numpy(), positions.numpy())
+        columns["word_surprisal_bits"] = self._sums(columns, batch.is_expanded)
+        columns |= {"predicted_token_id": predicted, "predicted_token_surprisal_bits": predicted_bits}
         if self.boundaries:
-            self.boundaries.note(rows, logits, examples, positions, tokens)
-        return rows
+            columns |= self.boundaries.bits(logits, examples, positions, ids)
+        columns.pop(_FIRST)
+        columns.pop(_SIZE)
+        return Tokens(columns, self._describe(batch, more or {}))
 
-    def _positions(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        labels = batch.inputs["labels"]
+    def _positions(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         wanted = labels != IGNORED
         if self.task == "lm":
             wanted = wanted & (torch.arange(labels.shape[1]) > 0)
         return wanted.nonzero(as_tuple=True)
 
-    def _describe(self, batch: Batch, example: int, more: Row) -> Row:
-        length = int(batch.inputs["attention_mask"][example].sum())
-        # Masks and sentinels are part of what the model read, the frame of special tokens is not.
-        shown = {self.tokenizer.mask_token_id, *sentinel_ids(self.tokenizer)}
-        ids = batch.inputs["input_ids"][example][:length].tolist()
-        return {
-            "item": batch.items[example],
-            "line": batch.items[example] + 1,
-            "original_text": batch.texts[example],
-            "input_text": self.tokenizer.decode([i for i in ids if i in shown or i not in self.special]),
-            "input_label": batch.labels[example],
-            "truncated": batch.truncated[example],
-            **more,
+    def _describe(self, batch: Batch, more: Row) -> dict[str, list[Any]]:
+        """Return columns of what describes the examples."""
+        sizes = batch.inputs["attention_mask"].sum(1).tolist()
+        rows = zip(batch.inputs["input_ids"].tolist(), sizes, strict=True)
+        shown = [[i for i in row[:size] if i not in self.hidden] for row, size in rows]
+        found: dict[str, list[Any]] = {
+            "item": batch.items,
+            "line": [item + 1 for item in batch.items],
+            "original_text": batch.texts,
+            "input_text": self.tokenizer.batch_decode(shown),
+            "input_label": batch.labels,
+            "truncated": batch.truncated,
+            **{name: [value] * len(batch) for name, value in more.items()},
         }
+        metadata = batch.metadata
+        for key in dict.fromkeys(key for entry in metadata for key in entry):
+            found[metadata_column(key, self.reserved)] = [cell(entry.get(key)) for entry in metadata]
+        return found
 
-    def _example_rows(
-        self,
-        batch: Batch,
-        example: int,
-        described: Row,
-        positions: list[int],
-        tokens: list[int],
-        bits: list[float],
-        predicted: list[int],
-        predicted_bits: list[float],
-    ) -> Iterator[Row]:
-        whole, length = self._whole_labels(batch, example)
-        words = self._words(batch.words[example], batch.places[example], whole, length)
-        places = batch.places[example]
-        # Of spans and windows, the words are those of the text that they were taken from.
-        all_words = words if places is None else batch.words[example]
-        members = members_of(all_words)
-        numbers = {
-            place: number for number, place in enumerate(np.flatnonzero(np.array(all_words) != NO_WORD).tolist())
-        }
-        masked = self._masked(batch, example)
-        bits_of_word: dict[tuple[int, bool], float] = {}
-        for position, value in zip(positions, bits, strict=True):
-            key = words[position], masked[position]
-            bits_of_word[key] = bits_of_word.get(key, 0.0) + value
-        for position, token, value, guess, guess_bits in zip(
-            positions, tokens, bits, predicted, predicted_bits, strict=True
-        ):
-            word = words[position]
-            place = position if places is None else places[position]
-            own = members.get(word, [place])
-            is_special = word == NO_WORD
-            # Where each example has but some of the word's tokens, its sum is over several examples: see `sum_words`.
-            # Where nothing stands before a text, its first token has no surprisal, and the first word no sum.
-            known = (len(own) == 1 or not batch.is_expanded) and not (self.task == "lm" and own[0] == 0)
-            yield {
-                **described,
-                "token_num": numbers.get(place),
-                "word_num": None if is_special else word,
-                "word": None if is_special else self._word(batch, example, word, own, whole),
-                "token_num_in_word": None if is_special else own.index(place),
-                "token": self._decode(token),
-                "token_id": token,
-                "token_is_start_of_word": not is_special and place == own[0],
-                "token_is_word": not is_special and len(own) == 1,
-                "token_is_special": is_special,
-                "token_is_masked": masked[position],
-                "surprisal_bits": value,
-                "word_surprisal_bits": value if is_special else bits_of_word[word, masked[position]] if known else None,
-                "predicted_token": self._decode(guess),
-                "predicted_token_id": guess,
-                "predicted_token_surprisal_bits": guess_bits,
-            }
-
-    def _masked(self, batch: Batch, example: int) -> list[bool]:
+    def _masked(self, batch: Batch, examples: Tensor, positions: Tensor) -> np.ndarray:
         """Return where the model has read a mask in place of the token."""
         if self.task != "mlm":
-            return [False] * batch.inputs["labels"].shape[1]
-        return (batch.inputs["input_ids"][example] == self.tokenizer.mask_token_id).tolist()
+            return np.zeros(len(examples), dtype=bool)
+        return (batch.inputs["input_ids"][examples, positions] == self.tokenizer.mask_token_id).numpy()
 
-    def _word(self, batch: Batch, example: int, word: int, own: list[int], whole: list[int]) -> str:
-        if batch.places[example] is None:
-            return self.tokenizer.decode([whole[i] for i in own]).strip()
-        return batch.texts[example].split()[word]
+    def _words_of_rows(self, batch: Batch, examples: np.ndarray, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Return columns of what word each row's token is part of, and of its place in it.
 
-    def _whole_labels(self, batch: Batch, example: int) -> tuple[list[int], int]:
+        Of spans and windows, the words are those of the text that they were taken from.
+        """
+        whole, lengths = self._whole_labels(batch)
+        moved = batch.places
+        words = [
+            self._words_of(own, places, row[:length].tolist())
+            for own, places, row, length in zip(batch.words, moved, whole, lengths, strict=True)
+        ]
+        starts = np.cumsum([0, *map(len, words)])
+        flat = np.concatenate(words) if words else np.zeros(0, dtype=np.int64)
+        owners = np.repeat(np.arange(len(words)), np.diff(starts))
+        places = positions.copy()
+        for number, own in enumerate(moved):
+            if own is not None:
+                places[examples == number] = own[positions[examples == number]]
+        is_added = places == NO_WORD
+        # Of the text's tokens, all texts one after the other; any one will do for what is none of them.
+        rows = np.where(is_added, 0, places) + starts[:-1][examples]
+        is_special = is_added | (flat[rows] == NO_WORD)
+        groups, ranks = groups_of(owners, flat)
+        sizes = np.bincount(groups)
+        order = np.argsort(groups, kind="stable")
+        first = order[np.cumsum(sizes) - sizes]
+        wanted = np.bincount(groups[rows[~is_special]], minlength=len(sizes)) > 0
+        ids = [
+            row[:length] if places is None else np.zeros(len(own), dtype=np.int64)
+            for row, length, places, own in zip(whole, lengths, moved, words, strict=True)
+        ]
+        in_order, bounds = np.concatenate(ids)[order].tolist(), [0, *np.cumsum(sizes).tolist()]
+        members = [tuple(in_order[start:stop]) for start, stop in itertools.pairwise(bounds)]
+        texts = self._texts_of_words(batch, wanted, owners[first], flat[first], members)[groups[rows]]
+        texts[is_special] = None
+        named = np.cumsum(flat != NO_WORD)
+        before = np.concatenate([[0], named])[starts[:-1]]
+        return {
+            "token_num": np.where(is_special, NONE, named[rows] - 1 - before[examples]),
+            "word_num": np.where(is_special, NONE, flat[rows]),
+            "word": texts,
+            "token_num_in_word": np.where(is_special, NONE, ranks[rows]),
+            "token_is_start_of_word": ~is_special & (ranks[rows] == 0),
+            "token_is_word": ~is_special & (sizes[groups[rows]] == 1),
+            "token_is_special": is_special,
+            _FIRST: (first - starts[:-1][owners[first]])[groups[rows]],
+            _SIZE: sizes[groups[rows]],
+        }
+
+    def _texts_of_words(
+        self, batch: Batch, wanted: np.ndarray, owners: np.ndarray, numbers: np.ndarray, members: list[tuple[int, ...]]
+    ) -> np.ndarray:
+        """Return texts of words.
+
+        Args:
+            batch: that they are in.
+            wanted: which of them; others are left empty.
+            owners: the example of each.
+            numbers: its number there.
+            members: its tokens, where these are the labels.
+        """
+        texts = np.empty(len(wanted), dtype=object)
+        split = {owner: batch.texts[owner].split() for owner, places in enumerate(batch.places) if places is not None}
+        described = zip(wanted.tolist(), owners.tolist(), numbers.tolist(), members, strict=True)
+        for place, (is_wanted, owner, number, ids) in enumerate(described):
+            if is_wanted:
+                texts[place] = split[owner][number] if owner in split else self._decode_word(ids)
+        return texts
+
+    def _sums(self, columns: dict[str, np.ndarray], is_expanded: bool) -> np.ndarray:
+        """Return the sum over the tokens of each row's word; NaN where it is not known."""
+        bits = columns["surprisal_bits"]
+        groups, _ = groups_of(columns[EXAMPLE], columns["word_num"], columns["token_is_masked"].astype(np.int64))
+        sums = np.bincount(groups, bits)[groups] if len(bits) else bits
+        # Where each example has but some of the word's tokens, its sum is over several examples: see `sum_words`.
+        # Where nothing stands before a text, its first token has no surprisal, and the first word no sum.
+        known = (columns[_SIZE] == 1) | (not is_expanded)
+        if self.task == "lm":
+            known &= columns[_FIRST] != 0
+        return np.where(columns["token_is_special"], bits, np.where(known, sums, np.nan))
+
+    def _whole_labels(self, batch: Batch) -> tuple[list[np.ndarray], list[int]]:
         """Return the labels, with the inputs where there are none, and how many of them are not padding."""
-        labels = batch.inputs["labels"][example].tolist()
+        labels = batch.inputs["labels"]
         if self.task == "seq2seq":
-            length = sum(token != IGNORED for token in labels)
-            return labels, length
-        inputs = batch.inputs["input_ids"][example].tolist()
-        whole = [given if token == IGNORED else token for token, given in zip(labels, inputs, strict=True)]
-        return whole, int(batch.inputs["attention_mask"][example].sum())
+            return list(labels.numpy()), (labels != IGNORED).sum(1).tolist()
+        whole = torch.where(labels == IGNORED, batch.inputs["input_ids"], labels)
+        return list(whole.numpy()), batch.inputs["attention_mask"].sum(1).tolist()
 
-    def _words(self, words: list[int], places: list[int] | None, whole: list[int], length: int) -> list[int]:
-        """Return the word number of every label position.
+    def _words_of(self, words: np.ndarray, places: np.ndarray | None, whole: list[int]) -> np.ndarray:
+        """Return the word number of every token of the text, of every label where the text is not known.
 
         Args:
             words: as they were tokenized; they hold unless preprocessing has changed the number of tokens.
             places: see `Batch`.
             whole: the label tokens.
-            length: how many of them are not padding.
         """
-        padding = [NO_WORD] * (len(whole) - length)
-        if places is not None:
-            return [NO_WORD if place == NO_WORD else words[place] for place in places] + padding
-        if len(words) == length:
-            return words + padding
+        if places is not None or len(words) == len(whole):
+            return words
         numbers, number, begins = [], -1, True
-        for token in whole[:length]:
+        for token in whole:
             is_special = token in self.special
             if not is_special:
                 text = self.tokenizer.convert_ids_to_tokens(token)
@@ -202,17 +227,29 @@ class TokenTable:
                 number += begins or (not text.startswith("##") if hashes else text.startswith(SPACE_MARKS))
             numbers.append(NO_WORD if is_special else number)
             begins = is_special
-        return numbers + padding
+        return np.array(numbers, dtype=np.int64)
 
-    def _decode(self, token: int) -> str:
+    def decode(self, token: int) -> str:
+        """Return the text of a token."""
         if token not in self._tokens:
             self._tokens[token] = self.tokenizer.decode([token])
         return self._tokens[token]
 
+    def _decode_word(self, ids: tuple[int, ...]) -> str:
+        if ids not in self._words:
+            if len(self._words) > WORDS_KEPT:
+                self._words.clear()
+            self._words[ids] = self.tokenizer.decode(list(ids)).strip()
+        return self._words[ids]
+
+
+# Of the word of a row: the position of its first token in its text, and how many tokens it has.
+_FIRST, _SIZE = "_first", "_size"
+
 
 def surprisals(
     logits: Tensor, examples: Tensor, positions: Tensor, tokens: Tensor
-) -> tuple[list[float], list[int], list[float]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return surprisals in bits of some tokens, computed in double precision.
 
     Args:
@@ -230,46 +267,33 @@ def surprisals(
         bits = logits[rows, columns].detach().double().log_softmax(-1) / -math.log(2)
         least = bits.min(-1)
         parts.append([bits.gather(1, ids[:, None])[:, 0].cpu(), least.indices.cpu(), least.values.cpu()])
-    bits_of_tokens, ids_of_likeliest, bits_of_likeliest = (
-        [value for part in parts for value in part[index].tolist()] for index in range(3)
-    )
-    return bits_of_tokens, ids_of_likeliest, bits_of_likeliest
+    of_tokens, likeliest, of_likeliest = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
+    return of_tokens, likeliest, of_likeliest
 
 
-def members_of(words: list[int]) -> dict[int, list[int]]:
-    """Return the positions of every word's tokens."""
-    members: dict[int, list[int]] = {}
-    for position, word in enumerate(words):
-        if word != NO_WORD:
-            members.setdefault(word, []).append(position)
-    return members
-
-
-def sum_words(rows: list[Row]) -> None:
+def sum_words(tokens: Tokens) -> None:
     """Fill in the words' sums where each of a word's tokens is in an example of its own (`expand_with_masks`).
 
     Args:
-        rows: of all examples of their lines.
+        tokens: of all examples of their lines.
     """
-    members: dict[tuple[int, int], list[Row]] = {}
-    for row in rows:
-        if not row["token_is_special"]:
-            members.setdefault((row["line"], row["word_num"]), []).append(row)
-    for own in members.values():
-        numbers = [row["token_num_in_word"] for row in own]
-        # Other functions may leave tokens out, or hide one several times.
-        if sorted(numbers) == list(range(len(numbers))):
-            total = sum(row["surprisal_bits"] for row in own)
-            for row in own:
-                row["word_surprisal_bits"] = total
+    columns = tokens.columns
+    groups, _ = groups_of(tokens.lines, columns["word_num"])
+    numbers = columns["token_num_in_word"]
+    counts = np.bincount(groups)
+    # Other functions may leave tokens out, or hide one several times: those of a word are 0, 1, 2, ... each once.
+    unique = np.unique(np.stack([groups, numbers]), axis=1) if len(groups) else np.zeros((2, 0), dtype=np.int64)
+    highest = np.full(len(counts), -1)
+    np.maximum.at(highest, groups, numbers)
+    is_whole = (np.bincount(unique[0], minlength=len(counts)) == counts) & (highest + 1 == counts)
+    sums = np.bincount(groups, columns["surprisal_bits"], len(counts))
+    wanted = ~columns["token_is_special"] & is_whole[groups]
+    columns["word_surprisal_bits"] = np.where(wanted, sums[groups], columns["word_surprisal_bits"])
 
 
-def clean_metadata(metadata: Row, reserved: Collection[str] = ()) -> Row:
-    """Return metadata as columns: lists and objects as JSON, names that are ours with ``metadata_`` before them."""
-    return {
-        metadata_column(key, reserved): json.dumps(value) if isinstance(value, (dict, list)) else value
-        for key, value in metadata.items()
-    }
+def cell(value: Any) -> Any:
+    """Return a value of the metadata as a table holds it: lists and objects as JSON."""
+    return json.dumps(value) if isinstance(value, (dict, list)) else value
 
 
 def metadata_column(key: str, reserved: Collection[str] = ()) -> str:

@@ -9,12 +9,14 @@ arXiv:2406.14561; Oh & Schuler 2024). The first word of a text follows no blank:
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from utils.data.masking import frame_ids
 from utils.data.token_words import SPACE_MARKS
 from utils.errors import UserError
+from utils.evaluation.tokens import EXAMPLE, NONE, Tokens, groups_of
 
 CORRECTED = "word_surprisal_corrected_bits"
 # Predictions at once in double precision: memory grows with the vocabulary.
@@ -47,27 +49,24 @@ class WordBoundaries:
         if tokenizer.eos_token_id is not None:
             self.ends[tokenizer.eos_token_id] = True
 
-    def note(
-        self, rows: list[dict[str, Any]], logits: Tensor, examples: Tensor, positions: Tensor, tokens: Tensor
-    ) -> None:
-        """Note in each row how surprising it is, in bits, that a token of its kind comes there, and a boundary next.
+    def bits(self, logits: Tensor, examples: Tensor, positions: Tensor, tokens: Tensor) -> dict[str, np.ndarray]:
+        """Return how surprising it is, in bits, that a token of its kind comes there, and a boundary next.
 
         Args:
-            rows: of tokens.
             logits: shape [examples, positions, vocabulary].
             examples, positions: where the tokens are, shape [rows].
             tokens: their ids, shape [rows].
+
+        Returns:
+            Two columns, which `correct_words` takes.
         """
-        for start in range(0, len(rows), POSITIONS):
-            part = slice(start, start + POSITIONS)
-            places, own = (examples[part], positions[part]), tokens[part]
-            begun = self.begins[own]
-            before = torch.where(
-                begun, *(_bits(logits, places[0], places[1] - 1, kind) for kind in (self.begins, self.continues))
-            )
-            after = _bits(logits, *places, self.ends)
-            for row, first, second in zip(rows[part], before.tolist(), after.tolist(), strict=True):
-                row |= {BEFORE: first, AFTER: second}
+        before, after = [], []
+        for places in zip(*(x.split(POSITIONS) for x in (examples, positions, tokens)), strict=True):
+            rows, columns, own = places
+            kinds = (_bits(logits, rows, columns - 1, kind) for kind in (self.begins, self.continues))
+            before.append(torch.where(self.begins[own], *kinds))
+            after.append(_bits(logits, rows, columns, self.ends))
+        return {BEFORE: torch.cat(before).numpy(), AFTER: torch.cat(after).numpy()}
 
 
 def _bits(logits: Tensor, examples: Tensor, positions: Tensor, kind: Tensor) -> Tensor:
@@ -77,26 +76,26 @@ def _bits(logits: Tensor, examples: Tensor, positions: Tensor, kind: Tensor) -> 
     return (found[:, : len(kind)][:, kind.to(found.device)].logsumexp(-1) / -math.log(2)).cpu()
 
 
-def correct_words(rows: list[dict[str, Any]]) -> None:
+def correct_words(tokens: Tokens) -> None:
     """Give each word that is whole its corrected surprisal, in the rows of its tokens.
 
     Args:
-        rows: of all tokens of their lines, with the sums of words and what `WordBoundaries.note` has noted, which is
-            removed.
+        tokens: all of their lines, line by line, with the sums of words and the columns of `WordBoundaries.bits`,
+            which are removed.
     """
-    words: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    last: dict[int, int] = {}
-    for row in rows:
-        row[CORRECTED] = None
-        if not row["token_is_special"]:
-            words.setdefault((row["line"], row["word_num"]), []).append(row)
-            last[row["line"]] = row["word_num"]
-    for (line, number), own in words.items():
-        # What is cut may be cut in the middle of a word.
-        is_cut = own[0]["truncated"] and number == last[line]
-        total = own[0]["word_surprisal_bits"]
-        if total is not None and not is_cut:
-            for row in own:
-                row[CORRECTED] = total + own[-1][AFTER] - own[0][BEFORE]
-    for row in rows:
-        del row[BEFORE], row[AFTER]
+    columns = tokens.columns
+    before, after = columns.pop(BEFORE), columns.pop(AFTER)
+    lines, words, is_word = tokens.lines, columns["word_num"], ~columns["token_is_special"]
+    groups, _ = groups_of(lines, words)
+    rows = np.arange(len(tokens))
+    first, last = np.full(groups.max(initial=0) + 1, len(tokens)), np.zeros(groups.max(initial=0) + 1, dtype=np.int64)
+    np.minimum.at(first, groups, rows)
+    np.maximum.at(last, groups, rows)
+    # What is cut may be cut in the middle of a word.
+    of_line, _ = groups_of(lines)
+    last_word = np.full(of_line.max(initial=0) + 1, NONE)
+    np.maximum.at(last_word, of_line, words)
+    truncated = np.array(tokens.examples["truncated"], dtype=bool)[columns[EXAMPLE]]
+    is_cut = truncated & (words == last_word[of_line])
+    corrected = columns["word_surprisal_bits"] + after[last[groups]] - before[first[groups]]
+    columns[CORRECTED] = np.where(is_word & ~is_cut, corrected, np.nan)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from utils.data.lm_examples import Task
+from utils.data.lm_encoding import Task
 from utils.data.windows import LongTexts, Reading
 from utils.data.windows import Pooling as WindowPooling
 from utils.errors import UserError

@@ -1,9 +1,14 @@
 """What the training of a language model has reached, and when that is enough."""
 
+import gzip
+import io
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from utils.data.delimited import write_rows
+from utils.runs.files import atomic_path
 from utils.training.trainer import History
 
 
@@ -27,6 +32,26 @@ class LmHistory(History):
     def best(self) -> dict[str, Any] | None:
         """The epoch with the lowest validation loss."""
         return min(self.epochs, key=lambda epoch: epoch["validation_loss"], default=None)
+
+
+def write_epochs(path: Path, history: LmHistory, names: dict[str, str]) -> None:
+    """Write a gzipped table of the losses: a row for each epoch and split, with each of the losses' means over tokens.
+
+    Args:
+        path: of the table.
+        history: with its epochs.
+        names: of the datasets, by split.
+    """
+    rows = [
+        {"split": split, "dataset_name": name, "epoch": epoch["epoch"], **epoch["losses"][split]}
+        for epoch in history.epochs
+        for split, name in names.items()
+    ]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO(newline="")
+    write_rows(text, [columns, *([row.get(name, "") for name in columns] for row in rows)])
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
 
 
 def epochs_without_improvement(losses: list[float], delta: float) -> int:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from utils.data.lm_examples import Bos, Task, TextExamples
+from utils.data.lm_encoding import Bos, Task
+from utils.data.lm_examples import TextExamples
 from utils.data.masking import IGNORED, identity
 from utils.data.text_files import read_text_file
 from utils.errors import UserError

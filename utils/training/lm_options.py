@@ -167,6 +167,12 @@ class DataTrainingOptions(RestartOptions):
         imports=Objects(modules=MASKING, aliases=ALIASES, keys=frozenset({"data_preprocessing_fn"})),
         group=TRAINING,
     )
+    metrics_every: Literal["auto", "none", "epoch", "batch"] = option(
+        "auto",
+        "what metrics.csv.gz holds: surprisals of all tokens in every batch, the losses of every epoch, or nothing; "
+        "auto: of batches where that takes at most 100 MB, else of epochs",
+        group=TRAINING,
+    )
     test_output_file_prefix: str | None = option(
         None, "results go to PREFIX-test_results.csv.gz; without it the model's name", metavar="PREFIX", group=PLACES
     )

@@ -11,12 +11,13 @@ from typing import Any, cast
 import torch
 
 from utils.cli.options import ADAPTERS, HYPERPARAMETER, MODEL, options_by_role
-from utils.data.lm_examples import Task, TextExamples
+from utils.data.lm_encoding import Task
+from utils.data.lm_examples import TextExamples
 from utils.data.masking import identity
 from utils.data.text_files import dataset_name, read_text_file
 from utils.data.tokenization import load_tokenizer
 from utils.errors import UserError
-from utils.evaluation.surprisal import RowWriter
+from utils.evaluation.surprisal import TableWriter
 from utils.evaluation.token_table import TokenTable
 from utils.models.adapters import add_adapters, is_quantized, quantization
 from utils.models.attention import use_cpu_dropout, use_text_attention
@@ -39,6 +40,9 @@ from utils.training.lm_losses import KLBaselineLoss, Losses, OutputsDefaultLoss
 from utils.training.lm_options import FinetuneLmOptions, loss_list
 from utils.training.lm_trainer import LanguageModelTrainer, lm_training_arguments
 from utils.training.options import step_arguments
+
+# What a token's row takes of a compressed table of metrics, measured, and what such a table may take unasked.
+BYTES_OF_A_TOKEN, LARGEST_METRICS = 35, 100_000_000
 
 
 @dataclass
@@ -203,7 +207,6 @@ def make_trainer(
     stop: StopFlag,
     *,
     record: RunRecord | None = None,
-    metrics: RowWriter | None = None,
     columns: Collection[str] = (),
     on_epoch: Callable[[LmHistory], None] | None = None,
     copy_model: bool = False,
@@ -216,8 +219,7 @@ def make_trainer(
         points: where resume points are saved.
         stop: the flag that signals set.
         record: run.json, or None.
-        metrics: the table of surprisals, or None.
-        columns: its columns for the losses.
+        columns: for the losses, of the table of metrics.
         on_epoch: called after every epoch.
         copy_model: train a copy, so that the model can serve again.
     """
@@ -279,14 +281,37 @@ def make_trainer(
         modifiers=modifiers,
         early_stopping=EarlyStopping(options.patience, options.min_epochs, options.delta),
         table=TokenTable(loaded.tokenizer, loaded.task, columns),
-        metrics=metrics,
         packs=padded is None,
         points=points,
         stop=stop,
         record=record,
         on_epoch=on_epoch,
-        **examples,
+        train=examples["train"],
+        validation=examples["validation"],
     )
+
+
+def add_metrics(trainer: LanguageModelTrainer, every: str, path: Path, columns: list[str]) -> str:
+    """Let the trainer write the surprisals of all batches, if these are wanted; return what is written.
+
+    Args:
+        trainer: with its examples.
+        every: auto, none, epoch or batch.
+        path: of the table of metrics.
+        columns: of that of all batches.
+    """
+    tokens = trainer.train_examples.lengths.sum() + trainer.validation_examples.lengths.sum()
+    size = int(tokens * trainer.args.num_train_epochs * BYTES_OF_A_TOKEN)
+    if every == "auto":
+        every = "batch" if size <= LARGEST_METRICS else "epoch"
+        if every == "epoch":
+            print(
+                f"metrics: the losses of epochs; the surprisals of all tokens in all batches would take up to "
+                f"{size / 10**9:.1f} GB (--metrics_every batch)"
+            )
+    if every == "batch":
+        trainer.metrics = TableWriter(path, columns)
+    return every
 
 
 def why_padded_training(options: FinetuneLmOptions, loaded: Loaded, model: torch.nn.Module) -> str | None:

@@ -23,8 +23,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from utils.data.lm_examples import Batch, TextExamples
 from utils.data.masking import IGNORED
 from utils.errors import Diverged, UserError
-from utils.evaluation.surprisal import RowWriter, evaluate
+from utils.evaluation.surprisal import TableWriter, evaluate
 from utils.evaluation.token_table import Row, TokenTable
+from utils.evaluation.tokens import Tokens
 from utils.models.adapters import is_adapted
 from utils.models.packing import in_padded_places, pack_language_batch
 from utils.runs.stop import StopFlag
@@ -47,7 +48,7 @@ class LanguageModelTrainer(ResumableTrainer):
         modifiers: called with epoch and batch before the optimizer's step; `restore`, if they have it, after.
         early_stopping: says when training is over.
         table: makes the rows of the metrics.
-        metrics: where they go; None computes none.
+        metrics: where the surprisals of all batches go; None computes none.
         packs: compute the training batches as rows without padding.
         on_epoch: called with the history after every epoch.
         kwargs: as for `ResumableTrainer`.
@@ -62,7 +63,7 @@ class LanguageModelTrainer(ResumableTrainer):
         modifiers: list[Any],
         early_stopping: EarlyStopping,
         table: TokenTable,
-        metrics: RowWriter | None,
+        metrics: TableWriter | None = None,
         packs: bool = False,
         on_epoch: Callable[[LmHistory], None] | None = None,
         **kwargs: Any,
@@ -77,7 +78,7 @@ class LanguageModelTrainer(ResumableTrainer):
         self.losses, self.modifiers, self.early_stopping = losses, modifiers, early_stopping
         self.table, self.metrics, self.on_epoch, self.packs = table, metrics, on_epoch, packs
         self.best_weights: dict[str, Tensor] | None = None
-        self.rows: list[Row] = []
+        self.waiting: list[Tokens] = []
 
     def make_recorder(self) -> TrainerCallback:
         """Return the callback that fills the history and decides about the next epoch."""
@@ -151,15 +152,15 @@ class LanguageModelTrainer(ResumableTrainer):
         self.history.batches.append({**where, **numbers, "tokens": count_labels(batch, self.table.task)})
         if self.metrics:
             name = (self.train_examples if where["split"] == "train" else self.validation_examples).name
-            self.rows += self.table.rows(batch, logits, {**where, "dataset_name": name, **numbers})
-            if len(self.rows) > ROWS_KEPT:
+            self.waiting.append(self.table.tokens(batch, logits, {**where, "dataset_name": name, **numbers}))
+            if sum(map(len, self.waiting)) > ROWS_KEPT:
                 self._write_rows()
         return numbers
 
     def _write_rows(self) -> None:
-        if self.metrics and self.rows:
-            self.metrics.write(self.rows)
-            self.rows = []
+        if self.metrics and self.waiting:
+            self.metrics.write(Tokens.joined(self.waiting).to_arrow(self.table.decode))
+            self.waiting = []
 
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any

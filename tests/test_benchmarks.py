@@ -21,6 +21,7 @@ TINY = {
     ],
     "masking_cost": ["--layers", "1", "--width", "64", "--batches", "2"],
     "figures": ["--train_sets", "1", "--eval_langs", "2"],
+    "surprisal_throughput": ["--num_texts", "40", "--rounds", "1"],
     "duplicates": ["--num_texts", "200", "--peer_texts", "200"],
 }
 SAYS = {
@@ -30,6 +31,10 @@ SAYS = {
     "predict_throughput": r"long: 60 texts\n(?:  \w+ +\d+\.\d s +\d+\.\d\d texts/s +\d+\.\d\d x the loop\n){3}",
     "masking_cost": r"mask_random_spans +\d+\.\d\d ms, step +\d+\.\d ms: +\d+\.\d\d%",
     "duplicates": r"200 texts, 10 of them copies; [5-9] pairs of twins found\n.*\n.*texts/s\nsearch of the same",
+    "surprisal_throughput": (
+        r"test in fp64: 40 texts, (.+) tokens\n  bare .*\n  here .* x bare\n  minicons .* x bare\n"
+        r"training in fp32\n  bare .*\n  here .* x bare\n"
+    ),
     "figures": r"3 models with 3 panels each.*\n1 processor +\d+\.\d s\n",
 }
 
@@ -41,7 +46,7 @@ def test_there_is_a_run_of_every_benchmark():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_the_benchmark_runs_and_reports(inputs, name):
-    needs_model = name.endswith("_throughput")
+    needs_model = name in ("finetune_throughput", "predict_throughput")
     model = ["--checkpoint", str(inputs.registry.parent / "tiny-xlmr")] if needs_model else []
     output = run(inputs, name, *TINY[name], *model)
     assert re.search(SAYS[name], output), output

@@ -250,7 +250,9 @@ _FIRST, _SIZE = "_first", "_size"
 def surprisals(
     logits: Tensor, examples: Tensor, positions: Tensor, tokens: Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return surprisals in bits of some tokens, computed in double precision.
+    """Return surprisals in bits of some tokens.
+
+    They are as precise as the logits, single precision at least.
 
     Args:
         logits: shape [examples, positions, vocabulary].
@@ -264,11 +266,15 @@ def surprisals(
     for rows, columns, ids in zip(
         *(x.to(logits.device).split(POSITIONS) for x in (examples, positions, tokens)), strict=True
     ):
-        bits = logits[rows, columns].detach().double().log_softmax(-1) / -math.log(2)
-        least = bits.min(-1)
-        parts.append([bits.gather(1, ids[:, None])[:, 0].cpu(), least.indices.cpu(), least.values.cpu()])
-    of_tokens, likeliest, of_likeliest = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
-    return of_tokens, likeliest, of_likeliest
+        scores = logits[rows, columns].detach()
+        scores = scores if scores.dtype == torch.float64 else scores.float()
+        own = scores.gather(1, ids[:, None])[:, 0].double()
+        highest, likeliest = scores.max(-1)
+        total = scores.sub_(highest[:, None]).exp_().sum(-1).double().log()
+        of_tokens = (total + (highest.double() - own)) / math.log(2)
+        parts.append([of_tokens.cpu(), likeliest.cpu(), (total / math.log(2)).cpu()])
+    of_tokens, likeliest, of_likeliest = (torch.cat(values) for values in zip(*parts, strict=True))
+    return of_tokens.numpy(), likeliest.numpy(), of_likeliest.numpy()
 
 
 def sum_words(tokens: Tokens) -> None:

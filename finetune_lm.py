@@ -29,6 +29,7 @@ from utils.runs.resume import check_restarts, only_run, recorded
 from utils.runs.stop import COMPLETE
 from utils.training.lm_options import FinetuneLmOptions, check_options, read_token
 from utils.training.lm_run import Run, choose_layout, fingerprint, is_complete, prepare, provenance, save, saved_folders
+from utils.training.study import without_password
 
 
 def main() -> int:
@@ -81,6 +82,7 @@ def plan(options: FinetuneLmOptions) -> Run:
     check_test_files(options, test_files, options.max_test_samples)
     data = {"files": provenance([*text_files.values(), *test_files])}
     settings = {name: object_path(value) for name, value in asdict(options).items() if name not in ("token", "config")}
+    settings = without_password(settings)
     layout = choose_layout(options, settings, data)
     check_writable(layout.outputs)
     return Run(options, layout, specs, test_files, text_files, settings, data)
@@ -239,12 +241,13 @@ def truncation_line(name: str, number: int, max_length: int) -> str:
 def optimize(run: Run) -> str:
     """Search hyperparameters; return the summary."""
     from utils.figures.study import write_results
-    from utils.training import lm_setup, study
+    from utils.training import lm_params, lm_setup, study
     from utils.training.study_params import check_params
 
     options, layout = run.options, run.layout
-    defaults = lm_setup.hyperparameters(options)
-    check_params(options.params, defaults, options)
+    defaults = lm_params.hyperparameters(options)
+    params = lm_params.full_names(options.params, defaults)
+    check_params(params, defaults, options)
     settings = study.StudySettings(
         name=study.study_name(
             options,
@@ -255,7 +258,7 @@ def optimize(run: Run) -> str:
         journal=layout.outputs.parent / "study.journal",
         study_kwargs=options.study_kwargs,
         optimize_kwargs=options.optimize_kwargs,
-        params=options.params,
+        params=params,
         defaults=defaults,
         seed=options.seed,
         metric="validation loss",
@@ -271,7 +274,7 @@ def optimize(run: Run) -> str:
 
         set_seed(options.seed)
         trainer = lm_setup.make_trainer(
-            lm_setup.with_values(options, values),
+            lm_params.with_values(options, values),
             loaded[0],
             run.points,
             run.stop,

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import re
 import signal
 import time
 from dataclasses import replace
@@ -20,7 +21,15 @@ from utils.runs.files import locked
 from utils.training import study as study_module
 from utils.training.classifier_options import FinetuneOptions
 from utils.training.classifier_setup import searchable
-from utils.training.study import OptimizationOptions, StudySettings, run_study, study_defaults, study_name
+from utils.training.lm_params import full_names
+from utils.training.study import (
+    OptimizationOptions,
+    StudySettings,
+    run_study,
+    study_defaults,
+    study_name,
+    without_password,
+)
 from utils.training.study_params import check_params
 
 RANDOM = {"sampler": "optuna.samplers.RandomSampler", "direction": "minimize"}
@@ -146,7 +155,8 @@ def test_mistakes_in_params(tmp_path, params, message):
     [
         ({"sampler": "optuna.samplers.NoSampler"}, "optuna.samplers has no 'NoSampler'"),
         ({"sampler_kwargs": {"sed": 1}}, "unexpected keyword argument 'sed'"),
-        ({"storage": "sqlite:///x.db"}, "kept in a journal file"),
+        ({"storage": "sqlite:///no/where/x.db"}, "--study_kwargs.storage: "),
+        ({"storage": "x.db"}, "--study_kwargs.storage: "),
         ({"color": "red"}, "unexpected keyword argument 'color'"),
     ],
 )
@@ -161,7 +171,8 @@ def test_mistakes_in_the_study(tmp_path, kwargs, message):
         ({"n_trials": "many"}, "n_trials must be a whole number or None, got 'many'"),
         ({"n_trials": -1}, "n_trials must be a whole number"),
         ({"n_trial": 3}, "n_trial: unknown; did you mean 'n_trials'"),
-        ({"n_jobs": 4}, "start the same command several times instead"),
+        ({"n_jobs": 0}, "must be a number of processes"),
+        ({"n_jobs": "2"}, "must be a number of processes"),
     ],
 )
 def test_mistakes_in_optimize_kwargs(tmp_path, optimize, message):
@@ -240,7 +251,10 @@ def test_results_whatever_there_is(tmp_path, count):
     study = run_study(own, lambda values, report: values["x"] ** 2 + values["y"])
     table, plots = tmp_path / "optimization_results.csv.gz", tmp_path / "optimization_plots.pdf"
     summary = write_results(study, own, table, plots)
-    assert plots.read_bytes().startswith(b"%PDF") and str(plots) in summary
+    content = plots.read_bytes()
+    assert content.startswith(b"%PDF") and str(plots) in summary
+    # A page for each plot that has something to show, with texts that every reader shows.
+    assert b"/Type3" not in content and len(re.findall(rb"/Type /Page\b", content)) == {0: 1, 1: 8, 3: 9}[count]
     assert ("best trial" in summary) == (count > 0)
     assert ("expected best of so many trials (Dodge et al. 2019): 1 " in summary) == (count > 0)
     if count:
@@ -381,3 +395,56 @@ def test_classifiers_too(inputs, invoke):
     assert max(e["validation"]["macro_f1"] for e in epochs) == pytest.approx(best["value"])
     status, _, err = invoke(finetune, *arguments, "--params.lr.values", "1", "2")
     assert status == 2 and "--params.lr: there is no such hyperparameter" in err
+
+
+@pytest.mark.slow
+def test_short_names_kwargs_of_functions_and_several_processes(here):
+    """What is called KLBaselineLoss.scaleby and mask_prop; two processes work where two jobs are asked for."""
+    arguments = ["--model_name_or_path", "bert", *TRAIN, "--epochs", "1", "--do_optimize"]
+    arguments += ["--optimize_kwargs.n_jobs", "2"]
+    arguments += ["--data_preprocessing_fn.train", "mask_random_tokens", "--params.lr", "__delete_field__"]
+    arguments += ["--loss_classes.train", "OutputsDefaultLoss", "KLBaselineLoss", "--optimize_kwargs.n_trials", "4"]
+    arguments += ["--loss_classes_kwargs.train.KLBaselineLoss.dataset", "test.txt.gz", "--decay_groups"]
+    arguments += ["--params.mask_prop.values", "0.2", "0.6", "--params.KLBaselineLoss.scaleby.values", "0.5", "2.5"]
+    arguments += ["--params.max_length.values", "8", "32", "--params.train_optimizer.values", "torch.optim.SGD"]
+    arguments += ["torch.optim.AdamW", "--study_kwargs.storage", "sqlite:///study.db", "--study_kwargs.study_name", "s"]
+    arguments += ["--study_kwargs.sampler", "optuna.samplers.RandomSampler", "--study_kwargs.sampler_kwargs"]
+    output = finish(start("finetune_lm.py", *arguments, "__delete_field__", cwd=here))
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{here}/study.db")
+    done = trials(study, "COMPLETE")
+    assert len(done) == 4 and "best trial" in output
+    for trial in done:
+        params = dict(trial.params)
+        assert 0.2 <= params.pop("train_mask_random_tokens_mask_prop") <= 0.6
+        assert 0.5 <= params.pop("train_KLBaselineLoss_scaleby") <= 2.5
+        assert params.pop("train_optimizer") in ("torch.optim.SGD", "torch.optim.AdamW")
+        assert type(params["max_length"]) is int and set(params) == {"max_length"}
+    assert len(list((here / "outputs/train/bert").glob("2*/optimization_plots.pdf"))) == 2
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_trial_is_a_line(here, invoke):
+    import finetune_lm
+
+    arguments = ["--model_name_or_path", "gpt2", *TRAIN, "--do_optimize", "--epochs", "1"]
+    status, _, err = invoke(finetune_lm, *arguments, "--params.max_length.values", "500", "600")
+    assert status == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("finetune_lm.py: error")]
+    assert "trial 0 (" in line and "--max_length" in line and "Traceback" not in err and "Trial 0 failed" not in err
+
+
+def test_names_of_hyperparameters():
+    known = {"lr": 1e-3, "train_A_scale": 1.0, "train_B_scale": 1.0, "validation_C_rate": 0.1}
+    specs = {"values": [0, 1]}
+    params = {"A": {"scale": specs}, "rate": specs, "lr": specs, "oops": specs}
+    assert full_names(params, known) == dict.fromkeys(["train_A_scale", "validation_C_rate", "lr", "oops"], specs)
+    with pytest.raises(UserError, match="--params.scale may be train_A_scale or train_B_scale"):
+        full_names({"scale": specs}, known)
+
+
+def test_passwords_of_databases_are_not_noted():
+    noted = without_password({"seed": 1, "study_kwargs": {"storage": "mysql://me:secret@host:3306/db", "sampler": "x"}})
+    assert noted == {"seed": 1, "study_kwargs": {"storage": "mysql://me:***@host:3306/db", "sampler": "x"}}
+    assert (
+        without_password({"study_kwargs": {"storage": "sqlite:///x.db"}})["study_kwargs"]["storage"] == "sqlite:///x.db"
+    )

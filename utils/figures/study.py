@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import optuna
     from matplotlib.figure import Figure
 
+# From the largest to the smallest value, from where on an axis is logarithmic.
+LONG_RANGE = 50
 PLOTS = (
     "plot_optimization_history", "plot_intermediate_values", "plot_parallel_coordinate", "plot_contour",
     "plot_slice", "plot_param_importances", "plot_edf", "plot_rank", "plot_timeline",
@@ -72,6 +74,28 @@ def _draw_expected(study: "optuna.Study") -> "Figure | None":
     return figure
 
 
+def _restyle(figure: "Figure") -> bool:
+    """Give one of Optuna's figures the look of the others, and long ranges logarithmic axes; False if it is empty."""
+    for axes in figure.axes:
+        axes.set_facecolor("white")
+        if axes.get_label() != "<colorbar>":
+            axes.grid(visible=True, color="#dddddd", linewidth=0.5)
+        for legend in (axes.get_legend(), *figure.legends):
+            if legend is not None:
+                legend.get_frame().set(facecolor="white", edgecolor="#dddddd")
+        for spine in axes.spines.values():
+            spine.set(visible=True, color="black", linewidth=0.8)
+        axes.tick_params(colors="black")
+        for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            text.set_color("black")
+        for name in ("x", "y"):
+            low, high = sorted(getattr(axes.dataLim, f"interval{name}"))
+            axis = getattr(axes, f"{name}axis")
+            if axis.get_scale() == "linear" and low > 0 and high > LONG_RANGE * low and not axis.units:
+                getattr(axes, f"set_{name}scale")("log")
+    return any(axes.has_data() for axes in figure.axes)
+
+
 def _draw(study: "optuna.Study", path: Path) -> Iterator[str]:
     """Draw the plots, each on a page of its own; yield those that need more or other trials."""
     import matplotlib
@@ -81,19 +105,24 @@ def _draw(study: "optuna.Study", path: Path) -> Iterator[str]:
     from matplotlib.backends.backend_pdf import PdfPages
     from optuna.visualization import matplotlib as visualization
 
-    with PdfPages(path) as pages, warnings.catch_warnings():
+    # Optuna sets a style for all that is drawn later. One kind of fonts for all pages, to the end of the file, or
+    # readers show the texts of some of them alone.
+    style = pyplot.style.context(["default", {"pdf.fonttype": 42}])
+    with style, PdfPages(path) as pages, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        expected = _draw_expected(study)
         for name in PLOTS:
             try:
                 getattr(visualization, name)(study)
-                pyplot.gcf().set_size_inches(9, 6)
-                pages.savefig(bbox_inches="tight")
+                figure = pyplot.gcf()
+                if _restyle(figure):
+                    figure.set_size_inches(9, 6)
+                    pages.savefig(bbox_inches="tight")
             except Exception as error:
                 # A plot that Optuna cannot make of these trials must not cost the others.
                 yield f"{name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
             finally:
                 pyplot.close("all")
-        expected = _draw_expected(study)
         if expected is not None:
             pages.savefig(expected)
         if not pages.get_pagecount():

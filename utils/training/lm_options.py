@@ -21,7 +21,7 @@ from utils.cli.options import (
 )
 from utils.cli.values import Objects
 from utils.errors import UserError, nearest
-from utils.evaluation.surprisal_options import SurprisalOptions
+from utils.evaluation.surprisal_options import SURPRISALS, SurprisalOptions
 from utils.models.adapters import AdapterOptions, check_adapter_options
 from utils.models.registry import RegistryOptions
 from utils.training.options import RestartOptions, StepOptions
@@ -86,7 +86,9 @@ class DataTrainingOptions(RestartOptions):
 
     train_file: str | None = option(None, "examples to train on, .txt.gz or .json.gz", metavar="FILE")
     validation_file: str | None = option(None, "examples whose loss chooses the best model", metavar="FILE")
-    test_file: list[str] | None = option(None, "examples to compute surprisals for, one or more files", metavar="FILE")
+    test_file: list[str] | None = option(
+        None, "examples to compute surprisals for, one or more files", metavar="FILE", group=SURPRISALS
+    )
     overwrite_cache: bool = option(False, "tokenize anew what has been tokenized before", role=EFFORT, group=MEMORY)
     preprocessing_num_workers: int | None = option(
         None, "threads of the tokenizer", minimum=1, metavar="N", role=EFFORT, group=MEMORY
@@ -107,8 +109,12 @@ class DataTrainingOptions(RestartOptions):
     per_device_validation_batch_size: int = option(
         32, "validation examples per batch", minimum=1, metavar="N", group=MEMORY
     )
-    max_test_samples: int | None = option(None, "use at most so many of each test file", minimum=1, metavar="N")
-    per_device_test_batch_size: int = option(32, "test examples per batch", minimum=1, metavar="N", group=MEMORY)
+    max_test_samples: int | None = option(
+        None, "use at most so many of each test file", minimum=1, metavar="N", group=SURPRISALS
+    )
+    per_device_test_batch_size: int = option(
+        32, "test examples per batch", minimum=1, metavar="N", role=EFFORT, group=SURPRISALS
+    )
     ignore_pad_for_token_loss: bool = option(True, "has no effect: padding never counts")
     data_preprocessing_fn: dict = option(
         dict.fromkeys(SPLITS, "identity"),
@@ -149,6 +155,12 @@ class DataTrainingOptions(RestartOptions):
         "torch.optim.AdamW", "class of the optimizer", imports=Objects(), metavar="CLASS", group=TRAINING
     )
     train_optimizer_kwargs: dict = option({"lr": 2e-6}, "its options: --train_optimizer_kwargs.lr 2e-5", group=TRAINING)
+    decay_groups: bool = option(
+        False,
+        "the optimizer's weight_decay leaves biases and weights of norms out",
+        role=HYPERPARAMETER,
+        group=TRAINING,
+    )
     loss_classes: dict = option(
         {"train": ["OutputsDefaultLoss"], "validation": ["OutputsDefaultLoss"]},
         "classes of the losses: --loss_classes.train OutputsDefaultLoss KLBaselineLoss",
@@ -171,13 +183,17 @@ class DataTrainingOptions(RestartOptions):
         "auto",
         "what metrics.csv.gz holds: surprisals of all tokens in every batch, the losses of every epoch, or nothing; "
         "auto: of batches where that takes at most 100 MB, else of epochs",
-        group=TRAINING,
+        role=EFFORT,
+        group=OTHER,
     )
     test_output_file_prefix: str | None = option(
-        None, "results go to PREFIX-test_results.csv.gz; without it the model's name", metavar="PREFIX", group=PLACES
+        None,
+        "results go to PREFIX-test_results.csv.gz; without it the model's name",
+        metavar="PREFIX",
+        group=SURPRISALS,
     )
     save_tmp_test_files: bool = option(
-        False, "keep parts of the results, with which an interrupted test goes on", role=EFFORT, group=OTHER
+        False, "keep parts of the results, with which an interrupted test goes on", role=EFFORT, group=SURPRISALS
     )
 
 

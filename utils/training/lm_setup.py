@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from transformers import Trainer
 
-from utils.cli.options import ADAPTERS, HYPERPARAMETER, MODEL, options_by_role
 from utils.data.lm_encoding import Task
 from utils.data.lm_examples import TextExamples
 from utils.data.masking import identity
@@ -261,7 +261,8 @@ def make_trainer(
         )
     try:
         kwargs = options.train_optimizer_kwargs
-        optimizer = call(optimizer_class, "train_optimizer_kwargs", params=model.parameters(), **kwargs)
+        params = parameter_groups(model, optimizer_class) if options.decay_groups else model.parameters()
+        optimizer = call(optimizer_class, "train_optimizer_kwargs", params=params, **kwargs)
     except (ValueError, TypeError) as error:
         # Optimizers check their numbers themselves.
         raise UserError(f"--train_optimizer_kwargs: {optimizer_class.__name__}: {error}") from None
@@ -289,6 +290,23 @@ def make_trainer(
         train=examples["train"],
         validation=examples["validation"],
     )
+
+
+def parameter_groups(model: torch.nn.Module, optimizer_class: Any) -> list[dict[str, Any]]:
+    """Return the parameters in two groups, whose weights decay as the optimizer says and do not, as the Trainer's.
+
+    Raises:
+        UserError: for an optimizer without weight decay.
+    """
+    if "weight_decay" not in inspect.signature(optimizer_class).parameters:
+        raise UserError(f"--decay_groups: {optimizer_class.__name__} has no weight_decay")
+    # It reads nothing of the Trainer that it is a method of.
+    decayed = set(Trainer.get_decay_parameter_names(cast(Any, None), model))
+    named = list(model.named_parameters())
+    return [
+        {"params": [parameter for name, parameter in named if name in decayed]},
+        {"params": [parameter for name, parameter in named if name not in decayed], "weight_decay": 0.0},
+    ]
 
 
 def add_metrics(trainer: LanguageModelTrainer, every: str, path: Path, columns: list[str]) -> str:
@@ -325,48 +343,3 @@ def why_padded_training(options: FinetuneLmOptions, loaded: Loaded, model: torch
     if others:
         return f"{others[0]} may read the logits of padded batches"
     return why_padded(model, loaded.device, options.precision, training=True)
-
-
-# All trials share the model with its adapters, so what changes these cannot be searched.
-SEARCHABLE = options_by_role(FinetuneLmOptions, HYPERPARAMETER, without_groups=(MODEL, ADAPTERS))
-
-
-def hyperparameters(options: FinetuneLmOptions) -> dict[str, Any]:
-    """Return the hyperparameters that a study can search, with their values: options, and keys of dictionaries.
-
-    Options of the optimizer have their own names (lr), those of losses are called SPLIT_CLASS_KEY
-    (train_KLBaselineLoss_scaleby).
-    """
-    found = {name: getattr(options, name) for name in SEARCHABLE}
-    for split in ("train", "validation"):
-        for loss_class in loss_list(options, split):
-            given = (options.loss_classes_kwargs.get(split) or {}).get(loss_class.__name__) or {}
-            for key, value in {**_default_kwargs(loss_class), **given}.items():
-                found[f"{split}_{loss_class.__name__}_{key}"] = value
-    return found | _default_kwargs(cast(Any, options.train_optimizer)) | options.train_optimizer_kwargs
-
-
-def _default_kwargs(function: Callable) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-
-
-def with_values(options: FinetuneLmOptions, values: dict[str, Any]) -> FinetuneLmOptions:
-    """Return the options of a trial, with suggested values by the names of `hyperparameters`."""
-    changed = copy.deepcopy(options)
-    losses = {
-        f"{split}_{loss_class.__name__}_": (split, loss_class.__name__)
-        for split in ("train", "validation")
-        for loss_class in loss_list(options, split)
-    }
-    for name, value in values.items():
-        loss = next((where for prefix, where in losses.items() if name.startswith(prefix)), None)
-        if name in SEARCHABLE:
-            setattr(changed, name, value)
-        elif loss:
-            split, loss_class = loss
-            kwargs = changed.loss_classes_kwargs.setdefault(split, {}).setdefault(loss_class, {})
-            kwargs[name.removeprefix(f"{split}_{loss_class}_")] = value
-        else:
-            changed.train_optimizer_kwargs[name] = value
-    return changed

@@ -9,10 +9,15 @@ import contextlib
 import hashlib
 import inspect
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from utils.cli.options import EFFORT, OPTUNA, PLACE, SEARCH, SEARCHING, option, options_by_role
 from utils.cli.progress import progress
 from utils.cli.values import Objects, resolve_objects
-from utils.errors import Diverged, Interrupted, UserError, nearest
+from utils.errors import Diverged, Interrupted, RunFailure, UserError, nearest
 from utils.runs.files import locked
 from utils.training.study_params import check_params, suggest
 
@@ -123,15 +128,18 @@ def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+    from sqlalchemy.exc import SQLAlchemyError
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # An error in a trial ends the script, which says it in a line.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Of the sampler and the pruners that are the defaults here.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     check_params(settings.params, settings.defaults, settings.options)
     kwargs = _instantiate(resolve_objects(settings.study_kwargs, STUDY_OBJECTS, "--study_kwargs"), settings.seed)
     optimize = dict(resolve_objects(settings.optimize_kwargs, OPTIMIZE_OBJECTS, "--optimize_kwargs"))
-    if optimize.pop("n_jobs", 1) != 1:
-        raise UserError("--optimize_kwargs.n_jobs: start the same command several times instead; they share the study")
+    jobs = optimize.pop("n_jobs", 1)
+    if type(jobs) is not int or jobs == 0 or jobs < -1:
+        raise UserError(f"--optimize_kwargs.n_jobs must be a number of processes, or -1 for all cores; got {jobs!r}")
     trials = optimize.get("n_trials")
     if trials is not None and (type(trials) is not int or trials < 0):
         raise UserError(f"--optimize_kwargs.n_trials must be a whole number or None, got {trials!r}")
@@ -139,20 +147,44 @@ def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
     for name in optimize:
         if name not in known:
             raise UserError(f"--optimize_kwargs.{name}: unknown{nearest(name, known)}")
-    if "storage" in kwargs:
-        raise UserError(f"--study_kwargs.storage: studies are kept in a journal file, here {settings.journal}")
+    storage = kwargs.pop("storage", None)
     settings.journal.parent.mkdir(parents=True, exist_ok=True)
     try:
         study = optuna.create_study(
             **{**kwargs, "study_name": settings.name},
-            storage=JournalStorage(JournalFileBackend(str(settings.journal))),
+            storage=storage or JournalStorage(JournalFileBackend(str(settings.journal))),
             load_if_exists=True,
         )
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"--study_kwargs: {error}") from None
-    with Worker(study, settings) as worker:
+    except (OSError, ImportError, SQLAlchemyError) as error:
+        raise UserError(f"--study_kwargs.storage: {str(error).splitlines()[0]}") from None
+    with helpers((len(os.sched_getaffinity(0)) if jobs == -1 else jobs) - 1), Worker(study, settings) as worker:
         worker.work(objective, optimize)
     return study
+
+
+@contextlib.contextmanager
+def helpers(count: int) -> Iterator[None]:
+    """Let the same command work on the same study in other processes too; they end with this one.
+
+    Raises:
+        RunFailure: if one of them ends with an error.
+    """
+    command = [sys.executable, *sys.argv, "--optimize_kwargs.n_jobs", "1"]
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+        failed = [process for process in processes if process.wait() not in (0, -signal.SIGTERM)]
+        if failed:
+            raise RunFailure(
+                f"{len(failed)} of the {count} other processes of the study ended with an error, see above"
+            )
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
 
 
 class Worker:
@@ -260,6 +292,8 @@ class Worker:
 
         try:
             value = objective(values, report)
+        except UserError as error:
+            raise UserError(f"trial {trial.number} ({shown}): {error}") from None
         except Diverged as error:
             print(f"trial {trial.number}: {str(error).splitlines()[0]}", flush=True)
             raise optuna.TrialPruned from error
@@ -293,6 +327,16 @@ def _reseed(study: "optuna.Study", settings: StudySettings, number: int) -> None
         sampler = _instantiate(kwargs, (settings.seed + number) % 2**32).get("sampler")
         if sampler is not None:
             study.sampler = sampler
+
+
+def without_password(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a script's options as they may be noted: of a database's address, all but the password."""
+    kwargs = settings.get("study_kwargs") or {}
+    if not isinstance(kwargs.get("storage"), str):
+        return settings
+    return settings | {
+        "study_kwargs": kwargs | {"storage": re.sub(r"(://[^/@:]*):[^@]*@", r"\1:***@", kwargs["storage"])}
+    }
 
 
 def free_in_study(options_class: type) -> list[str]:

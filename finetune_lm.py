@@ -10,7 +10,6 @@ Stopped by a signal or killed, the same command goes on where it was.
 
 import dataclasses
 import json
-import os
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +22,7 @@ from utils.errors import UserError
 from utils.evaluation.surprisal_options import check_bos, check_surprisal_options, check_test_files
 from utils.models.model_card import language_model_card
 from utils.models.registry import ModelSpec, find_checkpoint
+from utils.runs.distributed import from_the_first, is_main_process, is_sharded, leave_process_group, num_processes
 from utils.runs.files import check_writable, now, write_json, write_text
 from utils.runs.layout import LmLayout
 from utils.runs.resume import check_restarts, only_run, recorded
@@ -38,6 +38,10 @@ def main() -> int:
     check_options(options)
     run = plan(options)
     layout = run.layout
+    if not is_main_process():
+        run.begin()
+        fit_and_test(run)
+        return 0
     with only_run(layout):
         if is_complete(layout, run.settings, run.data):
             print(f"{layout.test_results} is already complete; remove {layout.run_json} to compute it again")
@@ -58,8 +62,7 @@ def main() -> int:
 
 def plan(options: FinetuneLmOptions) -> Run:
     """Find models and texts and check all that can be wrong before anything is loaded or written."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("finetune_lm.py runs in one process; start it without torchrun")
+    check_processes(options)
     options.token = read_token(options.token)
     if options.do_optimize:
         # A study tests nothing, so that it is the same study with test files and without.
@@ -83,14 +86,34 @@ def plan(options: FinetuneLmOptions) -> Run:
     data = {"files": provenance([*text_files.values(), *test_files])}
     settings = {name: object_path(value) for name, value in asdict(options).items() if name not in ("token", "config")}
     settings = without_password(settings)
-    layout = choose_layout(options, settings, data)
+    if num_processes() > 1:
+        # Batches of so many processes are another run's.
+        settings["num_processes"] = num_processes()
+    layout = from_the_first(choose_layout(options, settings, data), options.use_gpu)
     check_writable(layout.outputs)
     return Run(options, layout, specs, test_files, text_files, settings, data)
+
+
+def check_processes(options: FinetuneLmOptions) -> None:
+    """Refuse what several processes cannot share.
+
+    Raises:
+        UserError: for studies, tests alone and sharded models.
+    """
+    if num_processes() > 1:
+        if options.do_optimize:
+            raise UserError("--do_optimize: a trial runs in one process; --optimize_kwargs.n_jobs starts several")
+        if not options.train_file:
+            raise UserError("several processes train; a test alone runs in one: start it without torchrun")
+        if is_sharded():
+            raise UserError("language models are not sharded among processes; leave ACCELERATE_USE_FSDP out")
 
 
 def fit_and_test(run: Run) -> str:
     """Fine-tune if there is something to fine-tune on, test if there is something to test; return the summary."""
     trained = run.layout.train_json.is_file()
+    if trained and not is_main_process():
+        return ""
     if trained:
         # Interrupted while it was tested.
         local = {name: ModelSpec(name, str(folder.resolve())) for name, folder in saved_folders(run.layout).items()}
@@ -106,6 +129,8 @@ def fit_and_test(run: Run) -> str:
     lines = []
     if run.options.train_file and not trained:
         lines.append(fit(run, loaded))
+    if not is_main_process():
+        return ""
     if run.test_files:
         lines.append(test(run, loaded))
     return "\n".join([*lines, f"options  {run.layout.config}\nrecord   {run.layout.run_json}"])
@@ -126,15 +151,12 @@ def fit(run: Run, loaded: Any) -> str:
     columns = columns_of([*run.text_files.values()], "split", "dataset_name", "epoch", "batch", "loss", *names)
     trainer = make_trainer(run.options, loaded, run.points, run.stop, record=run.record, columns=names)
     written = add_metrics(trainer, run.options.metrics_every, layout.metrics, columns)
-    for examples in (trainer.train_examples, trainer.validation_examples):
-        if examples.num_truncated:
-            print(truncation_line(examples.name, examples.num_truncated, loaded.max_length(run.options)))
-    print(
-        f"{layout.outputs}: {loaded.task}, {len(trainer.train_examples):,} training and "
-        f"{len(trainer.validation_examples):,} validation examples, at most {run.options.epochs} epochs, "
-        f"seed {run.options.seed}, {run.record.content['device']}"
-    )
+    if is_main_process():
+        print_start(run, loaded, trainer)
     run_trainer(trainer, None, run.stop)
+    leave_process_group()
+    if not is_main_process():
+        return ""
     trainer.load_best()
     if run.options.merge_adapter:
         loaded.model = trainer.model.merge_and_unload()
@@ -156,6 +178,19 @@ def fit(run: Run, loaded: Any) -> str:
         f"model    {layout.model}\n"
         + (f"metrics  {layout.metrics}\n" if written != "none" else "")
         + f"curves   {layout.loss_curves}"
+    )
+
+
+def print_start(run: Run, loaded: Any, trainer: Any) -> None:
+    """Say what is trained, on what and where."""
+    for examples in (trainer.train_examples, trainer.validation_examples):
+        if examples.num_truncated:
+            print(truncation_line(examples.name, examples.num_truncated, loaded.max_length(run.options)))
+    processes = f" in {num_processes()} processes" if num_processes() > 1 else ""
+    print(
+        f"{run.layout.outputs}: {loaded.task}, {len(trainer.train_examples):,} training and "
+        f"{len(trainer.validation_examples):,} validation examples, at most {run.options.epochs} epochs, "
+        f"seed {run.options.seed}, {run.record.content['device']}{processes}"
     )
 
 

@@ -420,3 +420,8 @@ def rows_of_file(table, model, data, batch_size, more=None):
     from utils.evaluation.surprisal import file_tokens
 
     return rows_of_tokens(file_tokens(table, model, data, batch_size, more), table.decode)
+
+
+def read_runs(folder):
+    """The records of all runs below a folder."""
+    return [json.loads(path.read_text()) for path in sorted(folder.rglob("run.json"))]

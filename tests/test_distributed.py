@@ -3,13 +3,16 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.factories import PROJECT, Inputs, small_model_without_dropout
+import finetune_lm
+from tests.factories import PROJECT, TRAIN, Inputs, rows_of, small_model_without_dropout
 from tests.processes import finish, start
 
 pytestmark = pytest.mark.slow
@@ -182,3 +185,36 @@ def test_sharding_without_gpus_is_refused_and_not_left_out_in_silence(runs):
     launch = ("-m", "accelerate.commands.launch", f"--config_file={PROJECT}/config/fsdp.yaml", "--main_process_port=0")
     job = start("finetune.py", *COMMAND, "--subfolder", "none", cwd=folder, prefix=launch, **environment)
     assert "accelerate shards models among GPUs only" in finish(job, 1)
+
+
+def test_language_models_train_in_two_processes_as_in_one(here):
+    """Each batch is shared out, and its loss is the mean over all its tokens; one process writes and tests."""
+    shutil.copytree("gpt2", "dry")
+    config = json.loads(Path("dry/config.json").read_text())
+    rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    Path("dry/config.json").write_text(json.dumps(config | rates))
+    folders = []
+    for name, prefix, size in (("one", (), "8"), ("two", TORCHRUN, "4")):
+        arguments = ["--model_name_or_path", "dry", *TRAIN, "--epochs", "2", "--test_file", "test.txt.gz"]
+        arguments += ["--per_device_train_batch_size", size, "--gradient_accumulation_steps", "2", "--output_dir", name]
+        output = finish(start("finetune_lm.py", *arguments, cwd=here, prefix=prefix))
+        assert output.count("best epoch") == output.count("epoch 1:") == output.count("tested ") == 1, output
+        folders += (here / name).glob("train/dry/2*")
+    assert len(folders) == 2 and ("in 2 processes" in output)
+    one, two = ([row["validation_loss"] for row in load(folder, "train.json")["epochs"]] for folder in folders)
+    assert two == pytest.approx(one, rel=1e-5)
+    tables = [rows_of(folder / "dry-test_sentences.csv.gz") for folder in folders]
+    bits = [[float(row["surprisal_bits"]) for row in table] for table in tables]
+    assert bits[1] == pytest.approx(bits[0], rel=1e-4)
+    # Surprisals of all batches are those of one process alone.
+    metrics = rows_of(folders[1] / "metrics.csv.gz")
+    assert [(row["split"], row["epoch"]) for row in metrics[:2]] == [("train", "1"), ("validation", "1")]
+    record = load(folders[1], "run.json")
+    assert record["options"]["num_processes"] == 2 and "num_processes" not in (folders[1] / "config.txt").read_text()
+
+
+@pytest.mark.parametrize("arguments", [[*TRAIN, "--do_optimize"], ["--test_file", "test.txt.gz"]])
+def test_what_several_processes_cannot_share(here, invoke, monkeypatch, arguments):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, _, err = invoke(finetune_lm, "--model_name_or_path", "gpt2", *arguments)
+    assert status == 2 and "runs in one" in err

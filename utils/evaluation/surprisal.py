@@ -31,7 +31,12 @@ COMPRESSION = 1
 
 
 def evaluate(
-    model: nn.Module, data: TextExamples, batch_size: int, epoch: int = 0, with_loss: bool = True
+    model: nn.Module,
+    data: TextExamples,
+    batch_size: int,
+    epoch: int = 0,
+    with_loss: bool = True,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[list[int], Batch, Any]]:
     """Run a model over examples in batches of similar length, without gradients.
 
@@ -41,6 +46,7 @@ def evaluate(
         batch_size: of them.
         epoch: of the preprocessing.
         with_loss: let the model compute its loss too.
+        share: number of this process and of all, each of which takes some of the batches.
 
     Yields:
         The numbers of the examples, the batch (of at most `batch_size`, also where preprocessing makes many
@@ -50,7 +56,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        for start in range(0, len(order), batch_size):
+        for start in range(share[0] * batch_size, len(order), share[1] * batch_size):
             indices = order[start : start + batch_size]
             whole = data.batch(indices, epoch)
             for begin in range(0, len(whole), batch_size):

@@ -1,6 +1,6 @@
-"""The engine behind submit_train_jobs.sh, submit_eval_jobs.sh and submit_predict_jobs.sh.
+"""The engine behind submit_train_jobs.sh, submit_eval_jobs.sh, submit_predict_jobs.sh and submit_lm_jobs.sh.
 
-python -m utils.jobs train|eval|predict [VARIABLE=VALUE ...] -- [OPTIONS] [-- OPTIONS OF SBATCH]
+python -m utils.jobs train|eval|predict|lm [VARIABLE=VALUE ...] -- [OPTIONS] [-- OPTIONS OF SBATCH]
 """
 
 import os
@@ -15,6 +15,7 @@ from utils.cli.script import run_script
 from utils.errors import UserError
 from utils.jobs import slurm
 from utils.jobs.combinations import Plan, Planner, make_planner
+from utils.jobs.language_models import LmPlanner
 from utils.jobs.options import parse_combination_options
 from utils.jobs.predictions import PredictPlanner
 from utils.jobs.status import status_table
@@ -52,9 +53,19 @@ Edit the variables at its top, or give options of the same names. Options of sba
 
 Edit the variables at its top, or give options of the same names. Options of sbatch go after --. Submitted again, only
 what is missing runs.""",
+    "lm": """Fine-tune language models, each on each training file with each seed, as one Slurm job array.
+
+    ./submit_lm_jobs.sh --models gpt2 --train_files "a.txt.gz b.txt.gz" --validation_files dev.txt.gz
+    ./submit_lm_jobs.sh --models "gpt2 bert" --train_files a.txt.gz --validation_files dev.txt.gz --seeds "1 2 3 4 5"
+    ./submit_lm_jobs.sh --models gpt2 --train_files a.txt.gz --validation_files dev.txt.gz --dry_run
+    ./submit_lm_jobs.sh --models gpt2 --train_files a.txt.gz --validation_files dev.txt.gz --status
+
+Edit the variables at its top, or give options of the same names: --options "--use_gpu --epochs 20" goes to
+finetune_lm.py. Options of sbatch go after --. Submitted again, only what is missing runs.""",
 }
 # What a further command must repeat of the user's options to be about the same combinations.
 SELECTION = ("models", "langs", "subfolder", "output_dir", "models_dir")
+LM_SELECTION = ("models", "train_files", "validation_files", "seeds", "options", "output_dir")
 LABELS = (*SELECTION, "model", "input", "options")
 
 
@@ -64,7 +75,7 @@ def main() -> int:
     options = parse_combination_options(kind, given, variables, script_name(kind), DESCRIPTIONS[kind])
     if kind == "predict":
         return submit_predictions(PredictPlanner(options), sbatch_options, repeated(options, variables, *LABELS))
-    planner = make_planner(kind, options)
+    planner = LmPlanner(options) if kind == "lm" else make_planner(kind, options)
     check_slurm(planner, options)
     planner.read_queue()
     if options.status:
@@ -81,7 +92,9 @@ def main() -> int:
         return 0
     if submission.arrays:
         submission.run(manifest, planner.ledger)
-    print_summary(planner, plan, submission, variables)
+    print_counts(planner, plan, "submitted", sum(len(x.work) for x in submission.arrays if x not in submission.refused))
+    if submission.jobs:
+        print_next(planner, submission, variables)
     if failure := submission.failure():
         raise failure
     return 0
@@ -149,14 +162,18 @@ def script_name(kind: str) -> str:
     return f"submit_{kind}_jobs.sh"
 
 
-def new_manifest(planner: Planner | PredictPlanner) -> Path:
+def new_manifest(planner: Planner | PredictPlanner | LmPlanner) -> Path:
     """Return a file for the manifest that no other submission has."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     return (planner.jobs_dir / f"{planner.kind}-{stamp}.tsv").absolute()
 
 
 def prepare(
-    planner: Planner | PredictPlanner, work: list[Work], limit: int, manifest: Path, sbatch_options: list[str]
+    planner: Planner | PredictPlanner | LmPlanner,
+    work: list[Work],
+    limit: int,
+    manifest: Path,
+    sbatch_options: list[str],
 ) -> Submission:
     """Return the arrays to submit."""
     log = planner.jobs_dir / f"{planner.kind}-%A.txt"
@@ -183,7 +200,7 @@ def print_commands(submission: Submission) -> None:
         previous = f"JOB{number}"
 
 
-def print_counts(planner: Planner, plan: Plan, word: str, number: int) -> None:
+def print_counts(planner: Planner | LmPlanner, plan: Plan, word: str, number: int) -> None:
     """Print what becomes of all combinations; `word` is for those with something to do."""
     for combination, found in plan.different:
         print(f"{combination.name} is complete with other options: {'; '.join(found)}")
@@ -205,13 +222,18 @@ def repeated(options: Any, variables: dict[str, str], *names: str) -> str:
     return "".join(f" --{name} {shlex.quote(x)}" for name, x in values.items() if x != variables.get(name, ""))
 
 
-def print_summary(planner: Planner, plan: Plan, submission: Submission, variables: dict[str, str]) -> None:
-    """Print what was submitted, and how to go on."""
-    submitted = sum(len(array.work) for array in submission.arrays if array not in submission.refused)
-    print_counts(planner, plan, "submitted", submitted)
-    if not submission.jobs:
-        return
+def print_next(planner: Planner | LmPlanner, submission: Submission, variables: dict[str, str]) -> None:
+    """Print how to go on."""
     results, kind = planner.results_dir, planner.kind
+    if isinstance(planner, LmPlanner):
+        same = repeated(planner.options, variables, *LM_SELECTION)
+        print(f"logs      {planner.jobs_dir}/MODEL-FILE-SEED/lm.txt, Slurm's own {planner.jobs_dir}/lm-JOB.txt")
+        print(f"follow    ./{script_name(kind)}{same} --status")
+        print(f"results   {results}/FILE/MODEL/TIME")
+        if not planner.uses_gpu:
+            print("computed  on CPUs; on GPUs with --use_gpu among --options")
+        print(f"cancel    scancel {' '.join(submission.jobs)}")
+        return
     same = repeated(planner.options, variables, *SELECTION, *(["eval_langs"] if kind == "eval" else []))
     print(f"logs      {results}/MODEL-LANGS/{kind}.txt, Slurm's own {planner.jobs_dir}/{kind}-JOB.txt")
     print(f"follow    ./{script_name(kind)}{same} --status")

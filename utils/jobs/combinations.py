@@ -54,9 +54,9 @@ class Combination:
 class Plan:
     """Combinations by what becomes of them."""
 
-    work: list[Combination] = field(default_factory=list)
-    complete: list[Combination] = field(default_factory=list)
-    queued: list[Combination] = field(default_factory=list)
+    work: list[Any] = field(default_factory=list)
+    complete: list[Any] = field(default_factory=list)
+    queued: list[Any] = field(default_factory=list)
     untrained: list[Combination] = field(default_factory=list)
     # Complete, but with other options, with what differs.
     different: list[tuple[Combination, list[str]]] = field(default_factory=list)

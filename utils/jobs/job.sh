@@ -56,6 +56,26 @@ load_environment() {
     fi
 }
 
+# run_processes SCRIPT [ACCELERATE_CONFIG]
+# Run a script of Python with `arguments`: a process per GPU that Slurm granted, one without GPUs, on every node.
+run_processes() {
+    local nodes=$SLURM_JOB_NUM_NODES processes=${SLURM_GPUS_ON_NODE:-1} cpus=${SLURM_CPUS_PER_TASK:-1} port
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cpus > processes ? cpus / processes : 1))}"
+    # A process that is left alone when another node fails is ended after a minute.
+    local step=(srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$cpus" --wait=60)
+    if ((nodes * processes == 1)); then
+        "${step[@]}" python "$1" "${arguments[@]}"
+        return
+    fi
+    # Free on this node, which is the first of the job, where the processes of all of them meet.
+    port=$(python -m utils.jobs.launch --choose_port "$SLURM_JOB_ID") || return
+    echo "$nodes x $processes processes meet at port $port"
+    # shellcheck disable=SC2016  # expanded on each node
+    "${step[@]}" bash -c 'exec python -m utils.jobs.launch --nodes "$SLURM_NNODES" --node_rank "$SLURM_NODEID" \
+        --address "$SLURM_LAUNCH_NODE_IPADDR" "$@"' launch \
+        --port "$port" --processes "$processes" ${2:+--accelerate_config "$2"} "$1" "${arguments[@]}"
+}
+
 # may_go_on: whether this task should be queued again after a signal. Not if somebody cancelled it or Slurm
 # has queued it again already; at their time limit not evaluations, which would only be repeated.
 may_go_on() {

@@ -13,23 +13,29 @@ ALL = "all"
 
 
 @dataclass(kw_only=True)
-class CombinationOptions:
-    """What all submit scripts have: the variables at their top, and options of the same names."""
+class SubmitOptions:
+    """What all submit scripts have: variables at their top, and options of the same names."""
 
     GROUP: ClassVar[str] = SLURM
 
-    models: str = option(
-        ALL, "abbreviations of the registry, with blanks between them, or all", group=MODEL, metavar="NAMES"
-    )
-    subfolder: str = option("", "folder below outputs/ and models/", group=MODEL, metavar="FOLDER")
     options: str = option("", "options of the script, the same for all combinations", group=MODEL, metavar="OPTIONS")
     output_dir: str = option("outputs", "where results are", group=PLACES, shared=False, metavar="DIR")
-    models_dir: str = option("models", "where trained models are", group=PLACES, shared=False, metavar="DIR")
     max_jobs: int | None = option(None, "run at most so many tasks at once", minimum=1, metavar="N")
     dry_run: bool = option(False, "print what would be submitted, submit nothing")
     force: bool = option(False, "repeat what is complete")
     status: bool = option(False, "print a table of all combinations")
     debug: bool = option(False, "show tracebacks", group=OTHER)
+
+
+@dataclass(kw_only=True)
+class CombinationOptions(SubmitOptions):
+    """What the submit scripts of classifiers have."""
+
+    models: str = option(
+        ALL, "abbreviations of the registry, with blanks between them, or all", group=MODEL, metavar="NAMES"
+    )
+    subfolder: str = option("", "folder below outputs/ and models/", group=MODEL, metavar="FOLDER")
+    models_dir: str = option("models", "where trained models are", group=PLACES, shared=False, metavar="DIR")
 
 
 @dataclass(kw_only=True)
@@ -89,11 +95,25 @@ class PredictJobOptions(CombinationOptions):
     after: str = option("", "begin when these jobs have ended well", metavar="JOB")
 
 
-JobOptions = TrainJobOptions | EvalJobOptions | PredictJobOptions
+@dataclass(kw_only=True)
+class LmJobOptions(SubmitOptions):
+    """The options of submit_lm_jobs.sh."""
+
+    models: str = option(
+        "", "folders, abbreviations of the registry, models of the hub, with blanks between them", group=MODEL
+    )
+    train_files: str = option("", "files to train on, .txt.gz or .json.gz, with blanks between them", group=MODEL)
+    validation_files: str = option("", "one for all of them, or one for each in the same order", group=MODEL)
+    seeds: str = option("1 2 3", "one run for each", group=MODEL)
+    after: str = option("", "begin when these jobs have ended well", metavar="JOB")
+
+
+JobOptions = TrainJobOptions | EvalJobOptions | PredictJobOptions | LmJobOptions
 OPTIONS: dict[str, type[JobOptions]] = {
     "train": TrainJobOptions,
     "eval": EvalJobOptions,
     "predict": PredictJobOptions,
+    "lm": LmJobOptions,
 }
 
 
@@ -103,7 +123,7 @@ def parse_combination_options(
     """Parse the options of a submit script.
 
     Args:
-        kind: train, eval or predict.
+        kind: train, eval, predict or lm.
         argv: the user's arguments.
         variables: those at the top of the script.
         prog: the script's name.

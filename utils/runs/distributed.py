@@ -5,6 +5,9 @@ import os
 import signal
 import sys
 import time
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 # How long the other processes wait for the first one to report a mistake.
 SECONDS_TO_SPEAK = 5
@@ -18,6 +21,29 @@ def is_sharded() -> bool:
 def is_main_process() -> bool:
     """Return whether this process is the one that writes."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def num_processes() -> int:
+    """Return how many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def from_the_first(value: Value, use_gpu: bool) -> Value:
+    """Return the first process's value in all of them; they join their process group for it.
+
+    Args:
+        value: of this process.
+        use_gpu: whether they compute on GPUs.
+    """
+    if num_processes() == 1:
+        return value
+    import torch
+    from accelerate import PartialState
+
+    PartialState(cpu=not use_gpu)
+    values = [value]
+    torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def leave_process_group() -> None:

@@ -14,6 +14,7 @@ from utils.cli.options import ADAPTERS, HYPERPARAMETER, IDENTITY, MEMORY, SEARCH
 from utils.data.text_files import TextFile, dataset_name
 from utils.errors import UserError
 from utils.models.registry import ModelSpec, resolve_checkpoint
+from utils.runs.distributed import from_the_first, is_main_process
 from utils.runs.files import sha256_of_file, timestamp, write_text
 from utils.runs.layout import TEST_ONLY, LmLayout, choose_folder, model_label
 from utils.runs.record import RunRecord, differences
@@ -45,13 +46,15 @@ class Run:
 
     def begin(self) -> None:
         """Begin to record the run, and to listen for signals; a run that goes on keeps its seed."""
-        self.settings["seed"] = self.options.seed = choose_seed(self.options, self.settings, self.data, self.layout)
+        seed = choose_seed(self.options, self.settings, self.data, self.layout)
+        self.settings["seed"] = self.options.seed = from_the_first(seed, self.options.use_gpu)
         layout = self.layout
         lasting = {name: value for name, value in self.settings.items() if name not in FREE_OPTIONS}
         self.points = layout.points(identity_of(lasting, self.data["files"]))
         self.points.check()
         self.record, self.stop = begin_run(layout.run_json, self.settings, self.data, layout.handover)
-        write_config(self.layout.config, self.settings)
+        if is_main_process():
+            write_config(self.layout.config, self.settings)
 
 
 def is_complete(layout: LmLayout, settings: dict[str, Any], data: dict[str, Any]) -> bool:
@@ -148,6 +151,8 @@ def write_config(path: Path, settings: dict[str, Any]) -> None:
     """Write the options as YAML, which --config reads."""
     import yaml
 
+    # Of options alone.
+    settings = {name: value for name, value in settings.items() if name != "num_processes"}
     write_text(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 

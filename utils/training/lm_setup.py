@@ -31,6 +31,7 @@ from utils.models.loading import (
 )
 from utils.models.packing import why_padded
 from utils.models.registry import ModelSpec
+from utils.runs.distributed import is_main_process
 from utils.runs.files import CACHE_DIR
 from utils.runs.record import RunRecord
 from utils.runs.resume_points import ResumePoints
@@ -232,7 +233,7 @@ def make_trainer(
     padded = why_padded_training(options, loaded, model)
     if padded is None:
         use_text_attention(model)
-    if record:
+    if record and is_main_process():
         print(f"training batches: {'packed without padding' if padded is None else f'padded ({padded})'}")
     examples = {
         split: make_examples(options, loaded, split, dataset_name(path), read_text_file(path, limit))
@@ -320,6 +321,10 @@ def add_metrics(trainer: LanguageModelTrainer, every: str, path: Path, columns: 
     """
     tokens = trainer.train_examples.lengths.sum() + trainer.validation_examples.lengths.sum()
     size = int(tokens * trainer.args.num_train_epochs * BYTES_OF_A_TOKEN)
+    if trainer.args.world_size > 1:
+        if every == "batch":
+            raise UserError("--metrics_every batch: the surprisals of all batches are written by one process alone")
+        return "epoch" if every == "auto" else every
     if every == "auto":
         every = "batch" if size <= LARGEST_METRICS else "epoch"
         if every == "epoch":

@@ -7,6 +7,7 @@ tokens, early stopping with a least number of epochs, and the best weights, whic
 Trainer would write the model and the optimizer to disk after each of the many short epochs.
 """
 
+import itertools
 import math
 import sys
 import time
@@ -28,6 +29,7 @@ from utils.evaluation.token_table import Row, TokenTable
 from utils.evaluation.tokens import Tokens
 from utils.models.adapters import is_adapted
 from utils.models.packing import in_padded_places, pack_language_batch
+from utils.runs.distributed import is_main_process
 from utils.runs.stop import StopFlag
 from utils.training.lm_history import EarlyStopping, LmHistory
 from utils.training.lm_losses import Losses
@@ -113,7 +115,16 @@ class LanguageModelTrainer(ResumableTrainer):
         """Return the batches of a step, and how many tokens are predicted in them."""
         samples, _ = super().get_batch_samples(*args, **kwargs)
         self.batch_of_step = 0
-        return samples, sum(count_labels(inputs["batch"], self.table.task) for inputs in samples)
+        tokens = sum(count_labels(inputs["batch"], self.table.task) for inputs in samples)
+        return samples, int(self.added([float(tokens)])[0])
+
+    def added(self, numbers: list[float]) -> list[float]:
+        """Return numbers added up over all processes."""
+        if self.args.world_size == 1:
+            return numbers
+        both = torch.tensor(numbers, dtype=torch.float64, device=self.args.device)
+        torch.distributed.all_reduce(both)
+        return both.tolist()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -125,14 +136,21 @@ class LanguageModelTrainer(ResumableTrainer):
         rows = packed.pop("packed_rows") if packed else None
         outputs = model(**(packed or inputs))
         loss, parts = self.losses["train"](outputs, inputs["labels"])
+        tokens = count_labels(batch, self.table.task)
         where = {"split": "train", "epoch": self.sampler.epoch + 1, "batch": self.batch_number + 1}
         logits = outputs.logits
         if rows is not None and self.metrics:
             logits = in_padded_places(logits.detach(), rows, tuple(inputs["input_ids"].shape))
-        self._note(where, parts, batch, logits)
-        if self.args.gradient_accumulation_steps > 1 and num_items_in_batch:
-            # The mean over the tokens of the step, as if its batches were one.
-            loss = loss * (count_labels(batch, self.table.task) / num_items_in_batch)
+        names, values = list(parts), [float(value) for value in parts.values()]
+        total, *sums = self.added([tokens, *(value * tokens for value in values)])
+        if self.args.world_size > 1 and total:
+            values = [value / total for value in sums]
+        row = {**where, **dict(zip(names, values, strict=True)), "tokens": int(total)}
+        self._note(row, batch, logits)
+        batches = self.args.gradient_accumulation_steps * self.args.world_size
+        if batches > 1 and num_items_in_batch:
+            # The mean over the tokens of the step, as if its batches were one; processes share the mean of theirs.
+            loss = loss * (tokens * self.args.world_size / num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     @property
@@ -142,20 +160,23 @@ class LanguageModelTrainer(ResumableTrainer):
         steps = -(-len(self.sampler) // batches)
         return self.state.global_step % steps * batches + self.batch_of_step - 1
 
-    def _note(self, where: Row, parts: dict[str, Tensor], batch: Batch, logits: Tensor) -> dict[str, float]:
-        numbers = {name: float(value) for name, value in parts.items()}
-        if not math.isfinite(numbers["loss"]):
-            raise Diverged(
-                f"the {where['split']} loss is {numbers['loss']} in batch {where['batch']} of epoch {where['epoch']}\n"
-                "a lower learning rate may help: --train_optimizer_kwargs.lr"
-            )
-        self.history.batches.append({**where, **numbers, "tokens": count_labels(batch, self.table.task)})
+    def _note(self, row: Row, batch: Batch, logits: Tensor) -> None:
+        """Keep the losses of a batch, and the surprisals of its tokens if these are written."""
+        self._check_loss(row)
+        self.history.batches.append(row)
         if self.metrics:
-            name = (self.train_examples if where["split"] == "train" else self.validation_examples).name
-            self.waiting.append(self.table.tokens(batch, logits, {**where, "dataset_name": name, **numbers}))
+            name = (self.train_examples if row["split"] == "train" else self.validation_examples).name
+            more = {key: value for key, value in row.items() if key != "tokens"}
+            self.waiting.append(self.table.tokens(batch, logits, {**more, "dataset_name": name}))
             if sum(map(len, self.waiting)) > ROWS_KEPT:
                 self._write_rows()
-        return numbers
+
+    def _check_loss(self, row: Row) -> None:
+        if not math.isfinite(row["loss"]):
+            raise Diverged(
+                f"the {row['split']} loss is {row['loss']} in batch {row['batch']} of epoch {row['epoch']}\n"
+                "a lower learning rate may help: --train_optimizer_kwargs.lr"
+            )
 
     def _write_rows(self) -> None:
         if self.metrics and self.waiting:
@@ -171,11 +192,16 @@ class LanguageModelTrainer(ResumableTrainer):
         # What the losses draw is the same after every epoch, and training draws as if nothing was validated.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(self.args.seed)
-            batches = evaluate(self.model, data, self.args.per_device_eval_batch_size, epoch)
+            share = self.args.process_index, self.args.world_size
+            batches = evaluate(self.model, data, self.args.per_device_eval_batch_size, epoch, share=share)
+            noted = len(self.history.batches)
             for number, (_, batch, outputs) in enumerate(batches, 1):
                 _, parts = self.losses["validation"](outputs, batch.inputs["labels"].to(self.args.device))
-                where = {"split": "validation", "epoch": epoch, "batch": number}
-                self._note(where, parts, batch, outputs.logits)
+                numbers = {name: float(value) for name, value in parts.items()}
+                row = {"split": "validation", "epoch": epoch, "batch": number, **numbers}
+                self._note({**row, "tokens": count_labels(batch, self.table.task)}, batch, outputs.logits)
+        if share[1] > 1:
+            self.history.batches[noted:] = self._gathered(self.history.batches[noted:])
         means = self.mean_losses("validation", epoch)
         return EvalLoopOutput(
             predictions=None,
@@ -183,6 +209,12 @@ class LanguageModelTrainer(ResumableTrainer):
             metrics={f"{metric_key_prefix}_{name}": value for name, value in means.items()},
             num_samples=len(data),
         )
+
+    def _gathered(self, rows: list[Row]) -> list[Row]:
+        """Return the rows of all processes, numbered anew."""
+        parts: list[list[Row]] = [[] for _ in range(self.args.world_size)]
+        torch.distributed.all_gather_object(parts, rows)
+        return [row | {"batch": number} for number, row in enumerate(itertools.chain.from_iterable(parts), 1)]
 
     def mean_losses(self, split: str, epoch: int) -> dict[str, float]:
         """Return the losses of an epoch: means over the tokens of its batches."""
@@ -226,7 +258,7 @@ class LanguageModelTrainer(ResumableTrainer):
         from safetensors.torch import load_file
 
         super().load_history(checkpoint)
-        if (checkpoint / BEST_FILE).is_file():
+        if (checkpoint / BEST_FILE).is_file() and is_main_process():
             self.best_weights = load_file(str(checkpoint / BEST_FILE))
         if self.metrics:
             self.metrics.cut(self.history.metrics_size)
@@ -286,14 +318,15 @@ class EpochCallback(TrainerCallback):
         )
         history.seconds = 0.0
         is_best = before is None or history.best is not before
-        if is_best:
+        if is_best and state.is_world_process_zero:
             trainer.keep_best()
-        if trainer.record:
+        if trainer.record and state.is_world_process_zero:
             trainer.record.progress(state.epoch, best_validation_loss=history.best["validation_loss"])
         line = f"epoch {number}: loss {train['loss']:.4f}, validation loss {validation['loss']:.4f}"
         line += f" ({history.epochs[-1]['seconds']:.1f} s{', best' if is_best else ''})"
         line += f"; {trainer.clock(state)}"
-        print_line(args, line)
+        if state.is_world_process_zero:
+            print_line(args, line)
         self.started = time.monotonic()
         if trainer.on_epoch:
             trainer.on_epoch(history)
@@ -360,6 +393,7 @@ def lm_training_arguments(
         disable_tqdm=not sys.stderr.isatty(),
         restore_callback_states_from_checkpoint=True,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         **steps,
     )
     one_gpu(arguments)

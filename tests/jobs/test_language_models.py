@@ -1,0 +1,43 @@
+"""What submit_lm_jobs.sh refuses before anything is submitted."""
+
+import pytest
+
+from utils.errors import UserError
+from utils.jobs.language_models import LmPlanner
+from utils.jobs.options import LmJobOptions
+
+GIVEN = {"models": "gpt2 bert", "train_files": "train.txt.gz test.txt.gz", "validation_files": "dev.txt.gz"}
+
+
+def test_combinations(here):
+    planner = LmPlanner(LmJobOptions(**GIVEN, seeds="1 2", options="--epochs 3 --lora_targets query"))
+    names = [f"{model}-{file}-{seed}" for file in ("train", "test") for model in ("gpt2", "bert") for seed in (1, 2)]
+    assert [combination.name for combination in planner.combinations] == names
+    work = planner.work(planner.combinations[3])
+    assert work.line.split("\t") == [
+        *("outputs/jobs/bert-train-2", "-", "--model_name_or_path", "bert", "--train_file", "train.txt.gz"),
+        *("--validation_file", "dev.txt.gz", "--seed", "2", "--output_dir", "outputs"),
+        *("--epochs", "3", "--lora_targets", "query"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"models": ""}, "no models, no train_files or no seeds"),
+        ({"models": "gpt2 ./gpt2"}, "gpt2-train-1 is there twice"),
+        ({"models": "no/where/at/all"}, "there is no such folder"),
+        ({"train_files": "absent.txt.gz"}, "absent.txt.gz does not exist"),
+        ({"train_files": "train.csv"}, "train.csv: expected a file of examples"),
+        ({"validation_files": "dev.txt.gz dev.txt.gz dev.txt.gz"}, "one for each of the 2 train_files"),
+        ({"seeds": "one"}, "--seed"),
+        ({"options": "--epoch 3"}, "did you mean"),
+        ({"options": "--seed 3"}, "--seed is not for --options"),
+        ({"options": "--do_optimize"}, "--do_optimize is one study"),
+        ({"options": "--epochs 'a"}, "No closing quotation"),
+        ({"after": "me"}, "--after takes the job ids"),
+    ],
+)
+def test_mistakes(here, given, message):
+    with pytest.raises(UserError, match=message):
+        LmPlanner(LmJobOptions(**GIVEN | {"seeds": "1"} | given))

@@ -14,6 +14,9 @@ import pytest
 import finetune_lm
 from tests.factories import PROJECT, TRAIN, Inputs, rows_of, small_model_without_dropout
 from tests.processes import finish, start
+from utils.cli.parser import OptionParser
+from utils.errors import UserError
+from utils.training.lm_options import FinetuneLmOptions
 
 pytestmark = pytest.mark.slow
 
@@ -213,8 +216,17 @@ def test_language_models_train_in_two_processes_as_in_one(here):
     assert record["options"]["num_processes"] == 2 and "num_processes" not in (folders[1] / "config.txt").read_text()
 
 
-@pytest.mark.parametrize("arguments", [[*TRAIN, "--do_optimize"], ["--test_file", "test.txt.gz"]])
-def test_what_several_processes_cannot_share(here, invoke, monkeypatch, arguments):
+@pytest.mark.parametrize(
+    ("arguments", "sharded", "message"),
+    [
+        ([*TRAIN, "--do_optimize"], "false", "a trial runs in one process"),
+        (["--test_file", "test.txt.gz"], "false", "a test alone runs in one"),
+        (TRAIN, "true", "not sharded among processes"),
+    ],
+)
+def test_what_several_processes_cannot_share(monkeypatch, arguments, sharded, message):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    status, _, err = invoke(finetune_lm, "--model_name_or_path", "gpt2", *arguments)
-    assert status == 2 and "runs in one" in err
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", sharded)
+    options = OptionParser(FinetuneLmOptions).parse(["--model_name_or_path", "gpt2", *arguments])
+    with pytest.raises(UserError, match=message):
+        finetune_lm.check_processes(options)

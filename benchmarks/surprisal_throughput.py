@@ -11,6 +11,7 @@ all that it keeps of the losses. Without --model_name_or_path, a small causal mo
 
 import argparse
 import gzip
+import importlib.util
 import random
 import statistics
 import sys
@@ -222,7 +223,7 @@ def main() -> None:
         )
         bench.prepare_test()
         tests = {"bare": bench.test_bare, "here": bench.test_here}
-        if bench.loaded.task == "lm":
+        if bench.loaded.task == "lm" and importlib.util.find_spec("minicons"):
             tests["minicons"] = bench.test_minicons
         found = {name: (lambda run=run: timed(run)) for name, run in tests.items()}
         compare(

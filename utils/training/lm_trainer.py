@@ -28,6 +28,7 @@ from utils.evaluation.surprisal import TableWriter, evaluate
 from utils.evaluation.token_table import Row, TokenTable
 from utils.evaluation.tokens import Tokens
 from utils.models.adapters import is_adapted
+from utils.models.device import to_device
 from utils.models.packing import in_padded_places, pack_language_batch
 from utils.runs.distributed import is_main_process
 from utils.runs.stop import StopFlag
@@ -132,7 +133,8 @@ class LanguageModelTrainer(ResumableTrainer):
         """Return the loss of a training batch; its parts and surprisals go to the history and the metrics."""
         batch: Batch = inputs.pop("batch")
         self.batch_of_step += 1
-        packed = pack_language_batch(inputs, self.model, self.table.task == "lm") if self.packs else None
+        packed = pack_language_batch(batch.inputs, self.model, self.table.task == "lm") if self.packs else None
+        packed = packed and to_device(packed, self.args.device)
         rows = packed.pop("packed_rows") if packed else None
         outputs = model(**(packed or inputs))
         loss, parts = self.losses["train"](outputs, inputs["labels"])

@@ -30,7 +30,7 @@ from utils.jobs.options import parse_combination_options
 # Pages in both languages, without their endings.
 TRANSLATED = tuple(
     str(path.relative_to(PROJECT)).removesuffix(".fr.md")
-    for path in [PROJECT / "README.fr.md", *sorted((PROJECT / "docs").glob("*.fr.md"))]
+    for path in [PROJECT / "README.fr.md", *sorted((PROJECT / "docs").rglob("*.fr.md"))]
 )
 OPTIONS = {
     "finetune.py": finetune.FinetuneOptions,
@@ -49,7 +49,7 @@ OPTIONS = {
 }
 ENGLISH = "\n".join(
     path.read_text(encoding="utf-8")
-    for path in [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+    for path in [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
     if not path.name.endswith(".fr.md")
 )
 COMMANDS = [line.strip() for line in ENGLISH.splitlines() if re.match(r"    (python|torchrun|accelerate) ", line)]
@@ -98,7 +98,7 @@ def test_scripts_open_with_commands_that_they_accept(script):
             accept(script, shlex.split(arguments, comments=True))
 
 
-PAGES = [PROJECT / "README.md", PROJECT / "README.fr.md", *sorted((PROJECT / "docs").glob("*.md"))]
+PAGES = [PROJECT / "README.md", PROJECT / "README.fr.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[path.name for path in PAGES])
@@ -161,7 +161,7 @@ def test_both_languages_say_the_same(page):
             assert ours[what] == theirs[what], (number, what)
 
 
-# Not ours: options of sbatch, squeue and accelerate.
+# Not ours: options of sbatch, squeue, accelerate and torchrun; and of a benchmark.
 SBATCH_OPTIONS = {
     "--time",
     "--partition",
@@ -173,7 +173,7 @@ SBATCH_OPTIONS = {
     "--wrap",
     "--constraint",
 }
-SBATCH_OPTIONS |= {"--config_file", "--num_processes", "--me", "--start"}
+SBATCH_OPTIONS |= {"--config_file", "--num_processes", "--me", "--start", "--standalone", "--texts"}
 
 
 def submit_options():

@@ -177,6 +177,7 @@ def test_the_ids_alone_and_all_that_belongs_to_an_example(examples, strategy):
     data = TextExamples("short", examples, BERT, "mlm", 64, mask_random_tokens, strategy=strategy)
     assert set(data[3]) - {"labels"} == {"input_ids", "attention_mask", "texts", "labels_text", "metadata"}
     assert data[3]["texts"] == SHORT[3] and data[3]["metadata"] == {"number": 3}
+    assert data.texts == data.labels == SHORT and [entry["number"] for entry in data.metadata] == [0, 1, 2, 3, 4]
     assert data.dataset.num_rows == len(data) == 5
     assert data.dataset[3] == {name: value for name, value in data[3].items() if name in data.dataset.column_names}
     assert ("labels" in data.dataset.column_names) == (strategy == "once")

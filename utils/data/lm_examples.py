@@ -128,7 +128,8 @@ class Batch:
 class TextExamples:
     """The examples of one file.
 
-    Indexing gives an example's ids, text, labels and metadata as one dictionary; `dataset` has the ids alone.
+    Indexing gives an example's ids, text, labels and metadata as one dictionary; `dataset` has the ids alone, `texts`,
+    `labels` and `metadata` what belongs to them.
 
     Args:
         name: of the dataset, for reports.
@@ -211,6 +212,24 @@ class TextExamples:
         import datasets
 
         return datasets.Dataset.from_generator(lambda: (self._ids(index) for index in range(len(self))))
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts as they were read, one for each example."""
+        return self._described_by("texts")
+
+    @property
+    def labels(self) -> list[str]:
+        """The texts of the labels."""
+        return self._described_by("labels")
+
+    @property
+    def metadata(self) -> list[dict[str, Any]]:
+        """Of each example."""
+        return self._described_by("metadata")
+
+    def _described_by(self, what: str) -> list[Any]:
+        return [value for index in range(len(self)) for value in getattr(self._described([index]), what)]
 
     def _ids(self, index: int) -> dict[str, list[int]]:
         ids = {name: values[index].tolist() for name, values in self.rows.items()}

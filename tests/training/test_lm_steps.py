@@ -13,8 +13,10 @@ from transformers import AutoTokenizer
 import finetune_lm
 from tests.factories import TRAIN, only_folder, rows_of
 from tests.processes import finish, start
+from utils.errors import UserError
 from utils.models.loading import load_language_model
 from utils.training.lm_losses import KLBaselineLoss
+from utils.training.lm_setup import parameter_groups
 
 pytestmark = pytest.mark.slow
 
@@ -134,3 +136,15 @@ def test_the_baseline_reads_what_the_model_reads(here):
 def test_optimizers_that_compute_the_loss_themselves_are_refused(train):
     errors = train("closure", "--train_optimizer", "torch.optim.LBFGS", status=2)
     assert "--train_optimizer LBFGS computes the loss several times in a step" in errors and "AdamW" in errors
+
+
+def test_weights_decay_but_for_biases_and_norms(here):
+    model = load_language_model(Path("gpt2"), "lm")
+    decayed, others = parameter_groups(model, torch.optim.AdamW)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    kept = {names[id(parameter)] for parameter in others["params"]}
+    assert others["weight_decay"] == 0 and "weight_decay" not in decayed
+    assert kept == {name for name in names.values() if name.endswith("bias") or ".ln_" in name}
+    assert len(kept) + len(decayed["params"]) == len(names)
+    with pytest.raises(UserError, match="Rprop has no weight_decay"):
+        parameter_groups(model, torch.optim.Rprop)

@@ -89,7 +89,7 @@ def file_tokens(
 class TableWriter:
     """Writes a gzipped CSV file, a part at a time, while the next one is computed.
 
-    Each part is a gzip member of its own.
+    Each part is a gzip member of its own. As a context it ends when all is written.
 
     Args:
         path: of the file; parts are added to what is there.
@@ -101,6 +101,15 @@ class TableWriter:
         self.columns = columns
         self._thread = ThreadPoolExecutor(1)
         self._last: Future[None] | None = None
+
+    def __enter__(self) -> "TableWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        # Nothing may be written to a file that somebody has removed since, for an error or a signal.
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(Exception):
+            self.wait()
+        self._thread.shutdown()
 
     def write(self, table: "pyarrow.Table") -> None:
         """Add rows, once those before are written; the first part begins with the header."""
@@ -199,9 +208,12 @@ def write_test_results(
         columns.insert(columns.index("word_surprisal_bits") + 1, CORRECTED)
     count, truncated = 0, Counter[str]()
     kept: list[Path] = []
-    with atomic_path(path) as temporary, atomic_path(sentences) as temporary_sentences:
-        writer = TableWriter(temporary, columns)
-        sentence_writer = TableWriter(temporary_sentences, sentence_columns(files))
+    with (
+        atomic_path(path) as temporary,
+        atomic_path(sentences) as temporary_sentences,
+        TableWriter(temporary, columns) as writer,
+        TableWriter(temporary_sentences, sentence_columns(files)) as sentence_writer,
+    ):
         for index, file in enumerate(files):
             first = 0
             for part in file.chunks(chunk or CHUNK, max_examples):
@@ -225,8 +237,6 @@ def write_test_results(
                 truncated[file.name] += len({line for line, is_cut in described if is_cut})
                 first += len(part)
                 progress.update(len(part))
-        writer.wait()
-        sentence_writer.wait()
     for stored in kept:
         stored.unlink(missing_ok=True)
     return count, dict(truncated)

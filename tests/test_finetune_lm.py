@@ -342,7 +342,7 @@ def test_a_loss_that_is_no_number(here, invoke):
     assert json.loads((only_folder(here) / "run.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize("every", ["none", "epoch", "auto"])
+@pytest.mark.parametrize("every", ["none", "auto"])
 def test_what_metrics_hold(here, invoke, monkeypatch, every):
     """Surprisals of all tokens in all batches soon fill disks: they are written unasked up to a size."""
     from utils.training import lm_setup

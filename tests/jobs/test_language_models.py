@@ -1,5 +1,7 @@
 """What submit_lm_jobs.sh refuses before anything is submitted."""
 
+import json
+
 import pytest
 
 from utils.errors import UserError
@@ -41,3 +43,21 @@ def test_combinations(here):
 def test_mistakes(here, given, message):
     with pytest.raises(UserError, match=message):
         LmPlanner(LmJobOptions(**GIVEN | {"seeds": "1"} | given))
+
+
+def test_what_is_complete_is_left_alone_and_other_options_are_another_run(here):
+    def planner(**more):
+        given = {"models": "gpt2", "train_files": "train.txt.gz", "validation_files": "dev.txt.gz", "seeds": "1 2"}
+        return LmPlanner(LmJobOptions(**given | more))
+
+    first = planner(options="--epochs 3")
+    record = {"status": "complete", "options": first.combinations[0].settings, "epoch": 3.0}
+    folder = here / "outputs/train/gpt2/2026-11-27_12_00_00"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(record))
+    again = planner(options="--epochs 3 --metrics_every none")
+    assert [combination.name for combination in again.plan().complete] == ["gpt2-train-1"]
+    assert [combination.name for combination in again.plan().work] == ["gpt2-train-2"]
+    assert [status.state for status in again.statuses()] == ["done", "never submitted"]
+    assert len(planner(options="--epochs 3", force=True).plan().work) == 2
+    assert len(planner(options="--epochs 4").plan().work) == 2

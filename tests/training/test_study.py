@@ -412,7 +412,7 @@ def test_short_names_kwargs_of_functions_and_several_processes(here):
     output = finish(start("finetune_lm.py", *arguments, "__delete_field__", cwd=here))
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{here}/study.db")
     done = trials(study, "COMPLETE")
-    assert len(done) == 3 and "best trial" in output
+    assert len(done) == 3 and "study s in sqlite:///study.db: 3 complete" in output
     for trial in done:
         params = dict(trial.params)
         assert 0.2 <= params.pop("train_mask_random_tokens_mask_prop") <= 0.6

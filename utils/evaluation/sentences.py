@@ -46,7 +46,8 @@ def sentence_sums(tokens: Tokens, file: TextFile) -> Columns:
     own = ~columns["token_is_special"]
     counts = np.bincount(lines_of[own], minlength=len(starts))
     totals = np.bincount(lines_of[own], columns["surprisal_bits"][own], len(starts))
-    words = np.unique(np.stack([lines_of[own], columns["word_num"][own]]), axis=1)[0] if own.any() else lines_of[:0]
+    most = int(columns["word_num"].max(initial=0)) + 1
+    words = np.unique(lines_of[own] * most + columns["word_num"][own]) // most
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         means = np.where(counts > 0, totals / counts, np.nan)
         # Beyond what a float holds, for instance of a single impossible token.

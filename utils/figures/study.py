@@ -38,7 +38,7 @@ def write_results(study: "optuna.Study", settings: StudySettings, table: Path, p
         missing = list(_draw(study, temporary))
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     counts = ", ".join(f"{states.count(state)} {state.name.lower()}" for state in TrialState if state in states)
-    lines = [f"study {settings.name} in {settings.journal}: {counts}"]
+    lines = [f"study {settings.name} in {settings.place}: {counts}"]
     if TrialState.COMPLETE in states:
         best = study.best_trial
         chosen = ", ".join(f"{name} {value}" for name, value in best.params.items())

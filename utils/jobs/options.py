@@ -99,6 +99,8 @@ class PredictJobOptions(CombinationOptions):
 class LmJobOptions(SubmitOptions):
     """The options of submit_lm_jobs.sh."""
 
+    GROUP: ClassVar[str] = SLURM
+
     models: str = option(
         "", "folders, abbreviations of the registry, models of the hub, with blanks between them", group=MODEL
     )

@@ -27,6 +27,7 @@ from utils.cli.progress import progress
 from utils.cli.values import Objects, resolve_objects
 from utils.errors import Diverged, Interrupted, RunFailure, UserError, nearest
 from utils.runs.files import locked
+from utils.runs.processors import usable_processors
 from utils.training.study_params import check_params, suggest
 
 if TYPE_CHECKING:
@@ -110,6 +111,12 @@ class StudySettings:
     metric: str
     options: Any = None
 
+    @property
+    def place(self) -> str:
+        """Where the study is kept, without a password."""
+        shown = without_password({"study_kwargs": self.study_kwargs})["study_kwargs"].get("storage")
+        return str(shown or self.journal)
+
 
 def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
     """Work on a study until it has its trials.
@@ -159,7 +166,7 @@ def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
         raise UserError(f"--study_kwargs: {error}") from None
     except (OSError, ImportError, SQLAlchemyError) as error:
         raise UserError(f"--study_kwargs.storage: {str(error).splitlines()[0]}") from None
-    with helpers((len(os.sched_getaffinity(0)) if jobs == -1 else jobs) - 1), Worker(study, settings) as worker:
+    with helpers((usable_processors() if jobs == -1 else jobs) - 1), Worker(study, settings) as worker:
         worker.work(objective, optimize)
     return study
 
@@ -168,11 +175,21 @@ def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
 def helpers(count: int) -> Iterator[None]:
     """Let the same command work on the same study in other processes too; they end with this one.
 
+    All share the cores of this machine among them.
+
     Raises:
         RunFailure: if one of them ends with an error.
     """
+    import torch
+
     command = [sys.executable, *sys.argv, "--optimize_kwargs.n_jobs", "1"]
-    processes = [subprocess.Popen(command) for _ in range(count)]
+    environment = dict(os.environ)
+    if count:
+        # Processes that share a core wait for each other's threads.
+        threads = max(1, usable_processors() // (count + 1))
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    processes = [subprocess.Popen(command, env=environment) for _ in range(count)]
     try:
         yield
         failed = [process for process in processes if process.wait() not in (0, -signal.SIGTERM)]

@@ -162,6 +162,11 @@ def test_own_functions(here, invoke):
         "        self.value = value\n"
         "    def __call__(self, outputs, labels):\n"
         "        return outputs.logits.sum() * 0 + self.value\n"
+        "class Zero:\n"
+        "    def __init__(self, model, tokenizer):\n"
+        "        pass\n"
+        "    def __call__(self, outputs, labels):\n"
+        "        return outputs.logits.mul_(0).sum()\n"
         "def larger(first, second):\n"
         "    return torch.maximum(first, second)\n"
     )
@@ -169,11 +174,12 @@ def test_own_functions(here, invoke):
         finetune_lm, "--model_name_or_path", "gpt2", *TRAIN, "--epochs", "1",
         "--data_preprocessing_fn.train", "mine.drop_first", "--data_preprocessing_fn_kwargs.train.count", "2",
         "--loss_classes.train", "OutputsDefaultLoss", "mine.Flat", "--loss_classes_kwargs.train.Flat.value", "50",
-        "--loss_reduction_fns.train", "mine.larger",
+        "--loss_reduction_fns.train", "mine.larger", "--loss_classes.validation", "mine.Zero",
     )  # fmt: skip
     assert status == 0, err
     (epoch,) = json.loads((only_folder(here) / "train.json").read_text())["epochs"]
-    assert epoch["loss"] == 50 and epoch["losses"]["train"]["OutputsDefaultLoss"] < 10
+    assert (epoch["loss"], epoch["validation_loss"]) == (50, 0)
+    assert epoch["losses"]["train"]["OutputsDefaultLoss"] < 10
 
 
 def test_stopped_and_resumed(here):

@@ -64,7 +64,8 @@ def evaluate(
                 inputs = {name: x.to(model.device) for name, x in batch.inputs.items()}
                 if not with_loss and data.task != "seq2seq":
                     inputs.pop("labels")
-                with torch.inference_mode():
+                # Losses of users may change what they get.
+                with torch.no_grad() if with_loss else torch.inference_mode():
                     outputs = model(**inputs)
                 yield indices, batch, outputs
     finally:

@@ -15,7 +15,7 @@ TINY = {
         *("--langs", "en", "fr", "--rounds", "1", "--train_steps", "2", "--batch_size", "8", "--eval_texts", "72"),
         *("--max_length", "64", "--json", "speed.json", "--figure", "speed.png", "--profile", "--variants"),
         *(f"train/{name}" for name in ("trainer_expert", "trainer_expert_own_dropout", "packed", "packed_own_dropout")),
-        *("train/length", "evaluate/trainer_expert", "evaluate/packed", "evaluate/int8"),
+        *("evaluate/trainer_expert", "evaluate/packed"),
     ],
     "predict_throughput": [
         *("--langs", "en", "fr", "--texts", "60", "--sets", "long", "--json", "speed.json"),
@@ -74,14 +74,14 @@ def check_figures(folder):
     """What finetune_throughput.py writes for others to read."""
     figures = json.loads((folder / "speed.json").read_text())
     train = ("trainer_expert", "trainer_expert_own_dropout")
-    assert set(figures["train"]) == {*train, "packed", "packed_own_dropout", "length"}
-    assert set(figures["evaluate"]) == {"trainer_expert", "packed", "int8"}
+    assert set(figures["train"]) == {*train, "packed", "packed_own_dropout"}
+    assert set(figures["evaluate"]) == {"trainer_expert", "packed"}
     wanted = {"texts_per_second", "tokens_per_second", "padding", "peak_memory_bytes", "ratio_to_expert"}
     for task, variants in figures.items():
         for variant, row in variants.items():
             assert wanted <= set(row), f"{task}/{variant}"
             assert row["tokens_per_second"] > row["texts_per_second"] > 0
-            assert (row["padding"] == 0) is (variant in ("packed", "packed_own_dropout", "int8"))
+            assert (row["padding"] == 0) is (variant in ("packed", "packed_own_dropout"))
         assert variants["trainer_expert"]["ratio_to_expert"] == 1
     # Against the expert's Trainer with the same dropout.
     own = figures["train"]["packed_own_dropout"], figures["train"]["trainer_expert_own_dropout"]

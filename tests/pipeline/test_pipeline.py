@@ -230,7 +230,7 @@ def test_resume_points_that_are_kept(pipeline, inputs, invoke):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_what_stops_the_pipeline_stops_its_training(pipeline, inputs, signum):
     content = json.loads(json.dumps(PIPELINE))
     content["tasks"] = {"B": {"model_name": "tiny", "training_args": {"num_epochs": 500}}}

@@ -29,7 +29,7 @@ def test_kills_leave_one_complete_output(model):
     finish(start("predict.py", *command, "--output_dir", "whole", cwd=model.folder))
     seconds = time.monotonic() - started
     generator, kills = random.Random(1), 0
-    while kills < 9:
+    while kills < 6:
         process = start("predict.py", *command, "--output_dir", "killed", cwd=model.folder)
         time.sleep(generator.uniform(0.2, 0.9) * min(seconds, 3.0))
         with contextlib.suppress(ProcessLookupError):

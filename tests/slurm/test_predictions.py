@@ -55,10 +55,10 @@ BASE = ["--models", "tiny", "--langs", "en", "--input", "corpus", "--output_dir"
 OPTIONS = [*BASE, "--options", "--id_column name --precision fp32"]
 
 
-def test_eight_tasks_label_100_000_texts_and_one_is_killed(labelling):
+def test_eight_tasks_label_60_000_texts_and_one_is_killed(labelling):
     """A large file is cut, small ones are dealt out; one task is killed and queued again."""
     site = labelling
-    write_corpus(site.folder / "corpus", 60_000, 12_000, 9_000, 8_000, 11_000)
+    write_corpus(site.folder / "corpus", 36_000, 7_200, 5_400, 4_800, 6_600)
     _, output = site.submit("predict", *OPTIONS, "--num_tasks", "8", "--dry_run")
     assert "5 files: 5 to label in 8 tasks" in output and not (site.folder / "predictions").exists()
     command = [*OPTIONS, "--num_tasks", "8", "--rows_per_part", "500"]
@@ -76,13 +76,13 @@ def test_eight_tasks_label_100_000_texts_and_one_is_killed(labelling):
     site.wait(job)
 
     assert site.job(task)["Restarts"] == "1"
-    for number, size in enumerate((60_000, 12_000, 9_000, 8_000, 11_000)):
+    for number, size in enumerate((36_000, 7_200, 5_400, 4_800, 6_600)):
         found = labels(site.folder / f"predictions/web/{number}.jsonl.zst")
         assert [row["id"] for row in found] == [f"{number}-{row}" for row in range(size)]
     overview = read_json(site.folder / "predictions/web/predictions.json")
-    assert overview["num_texts"] == 100_000 and overview["unfinished"] == []
+    assert overview["num_texts"] == 60_000 and overview["unfinished"] == []
     _, table = site.submit("predict", *command, "--status")
-    assert re.search(r"predictions/web +done +5/5 +100,000 +0 +- +-", table), table
+    assert re.search(r"predictions/web +done +5/5 +60,000 +0 +- +-", table), table
     _, output = site.submit("predict", *command)
     assert "5 files: 0 submitted, 5 complete and skipped" in output and not site.queue()
 

@@ -143,12 +143,11 @@ class LanguageModelTrainer(ResumableTrainer):
         logits = outputs.logits
         if rows is not None and self.metrics:
             logits = in_padded_places(logits.detach(), rows, tuple(inputs["input_ids"].shape))
-        names, values = list(parts), [float(value) for value in parts.values()]
+        values = [float(value) for value in parts.values()]
         total, *sums = self.added([tokens, *(value * tokens for value in values)])
         if self.args.world_size > 1 and total:
             values = [value / total for value in sums]
-        row = {**where, **dict(zip(names, values, strict=True)), "tokens": int(total)}
-        self._note(row, batch, logits)
+        self._note({**where, **dict(zip(parts, values, strict=True)), "tokens": int(total)}, batch, logits)
         batches = self.args.gradient_accumulation_steps * self.args.world_size
         if batches > 1 and num_items_in_batch:
             # The mean over the tokens of the step, as if its batches were one; processes share the mean of theirs.
@@ -164,7 +163,11 @@ class LanguageModelTrainer(ResumableTrainer):
 
     def _note(self, row: Row, batch: Batch, logits: Tensor) -> None:
         """Keep the losses of a batch, and the surprisals of its tokens if these are written."""
-        self._check_loss(row)
+        if not math.isfinite(row["loss"]):
+            raise Diverged(
+                f"the {row['split']} loss is {row['loss']} in batch {row['batch']} of epoch {row['epoch']}\n"
+                "a lower learning rate may help: --train_optimizer_kwargs.lr"
+            )
         self.history.batches.append(row)
         if self.metrics:
             name = (self.train_examples if row["split"] == "train" else self.validation_examples).name
@@ -172,13 +175,6 @@ class LanguageModelTrainer(ResumableTrainer):
             self.waiting.append(self.table.tokens(batch, logits, {**more, "dataset_name": name}))
             if sum(map(len, self.waiting)) > ROWS_KEPT:
                 self._write_rows()
-
-    def _check_loss(self, row: Row) -> None:
-        if not math.isfinite(row["loss"]):
-            raise Diverged(
-                f"the {row['split']} loss is {row['loss']} in batch {row['batch']} of epoch {row['epoch']}\n"
-                "a lower learning rate may help: --train_optimizer_kwargs.lr"
-            )
 
     def _write_rows(self) -> None:
         if self.metrics and self.waiting:

@@ -1,5 +1,6 @@
 """What signals do before, in and after a training, and while a script is still importing."""
 
+import itertools
 import signal
 import subprocess
 import sys
@@ -69,24 +70,23 @@ def test_signals_while_a_script_imports_end_it_without_a_traceback(script, input
         "evaluate.py": ["--model_name", "tiny", "--train_langs", "en", "--eval_langs", "en"],
     }
     moments = (0.0, 0.4, 1.2, 3.0) if script == "finetune.py" else (0.0, 0.5)
-    for moment in moments:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            command = [str(PROJECT / script), *arguments[script], "--output_dir", f"o{moment}{signum}"]
-            process = subprocess.Popen(
-                [sys.executable, "-X", "importtime", *command],
-                cwd=inputs.folder,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            # Until then it is Python that starts, and not the script.
-            while process.stdout.readline().rpartition("|")[2].strip() != "utils":
-                pass
-            time.sleep(moment)
-            process.send_signal(signum)
-            output, _ = process.communicate(timeout=120)
-            assert "Traceback" not in output, (script, moment, signum, output)
-            # By the signal itself, by our handler, or because it was through.
-            assert process.returncode in (-signum, 128 + signum, 0, 1, 2), output
-            if process.returncode == 128 + signum:
-                assert "stopped: " in output
+    for moment, signum in zip(moments, itertools.cycle((signal.SIGINT, signal.SIGTERM)), strict=False):
+        command = [str(PROJECT / script), *arguments[script], "--output_dir", f"o{moment}{signum}"]
+        process = subprocess.Popen(
+            [sys.executable, "-X", "importtime", *command],
+            cwd=inputs.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        # Until then it is Python that starts, and not the script.
+        while process.stdout.readline().rpartition("|")[2].strip() != "utils":
+            pass
+        time.sleep(moment)
+        process.send_signal(signum)
+        output, _ = process.communicate(timeout=120)
+        assert "Traceback" not in output, (script, moment, signum, output)
+        # By the signal itself, by our handler, or because it was through.
+        assert process.returncode in (-signum, 128 + signum, 0, 1, 2), output
+        if process.returncode == 128 + signum:
+            assert "stopped: " in output

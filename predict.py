@@ -30,7 +30,7 @@ from utils.prediction.options import IDENTITY_OPTIONS, PredictOptions
 from utils.prediction.plan import read_share
 from utils.prediction.shares import Piece, deal_out
 from utils.prediction.summary import LOW_CONFIDENCE, describe_overview, describe_problems
-from utils.runs.distributed import is_main_process
+from utils.runs.distributed import is_main_process, num_processes
 from utils.runs.files import check_writable
 from utils.runs.record import git_commit, library_versions
 from utils.runs.stop import end_on_signals
@@ -145,7 +145,7 @@ def find_files(options: PredictOptions) -> tuple[Path, dict[str, InputFile], lis
     else:
         root, found = find_inputs(options.input or [], output_folder(options))
         pieces = [Piece(file.name, file.size) for file in found]
-    processes, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    processes, rank = num_processes(), int(os.environ.get("RANK", "0"))
     if processes > 1:
         shares = deal_out(pieces, processes)
         pieces = shares[rank] if rank < len(shares) else []

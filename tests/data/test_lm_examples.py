@@ -181,3 +181,10 @@ def test_the_ids_alone_and_all_that_belongs_to_an_example(examples, strategy):
     assert data.dataset.num_rows == len(data) == 5
     assert data.dataset[3] == {name: value for name, value in data[3].items() if name in data.dataset.column_names}
     assert ("labels" in data.dataset.column_names) == (strategy == "once")
+
+
+def test_models_without_sentinels_have_no_pseudo_likelihood_of_spans(examples):
+    with pytest.raises(UserError, match="--pll of sequence-to-sequence models needs sentinel tokens"):
+        TextExamples("s", examples, BERT, "seq2seq", 64, pll="original")
+    with pytest.raises(UserError, match="--pll: the tokenizer has no mask token"):
+        TextExamples("s", examples, GPT2, "mlm", 64, pll="original")

@@ -1,12 +1,21 @@
 """What submit_lm_jobs.sh refuses before anything is submitted."""
 
 import json
+import re
+import shlex
 
 import pytest
 
+from tests.factories import PROJECT
 from utils.errors import UserError
 from utils.jobs.language_models import LmPlanner
-from utils.jobs.options import LmJobOptions
+from utils.jobs.options import LmJobOptions, parse_combination_options
+
+COMMANDS = [
+    command
+    for page in ("docs/language-models.md", "submit_lm_jobs.sh")
+    for command in re.findall(r"^#? {4,}\./submit_lm_jobs\.sh (.*)$", (PROJECT / page).read_text("utf-8"), re.MULTILINE)
+]
 
 GIVEN = {"models": "gpt2 bert", "train_files": "train.txt.gz test.txt.gz", "validation_files": "dev.txt.gz"}
 
@@ -36,6 +45,7 @@ def test_combinations(here):
         ({"options": "--epoch 3"}, "did you mean"),
         ({"options": "--seed 3"}, "--seed is not for --options"),
         ({"options": "--do_optimize"}, "--do_optimize is one study"),
+        ({"options": "--token hf_secret"}, "--token: name a file that holds the token"),
         ({"options": "--epochs 'a"}, "No closing quotation"),
         ({"after": "me"}, "--after takes the job ids"),
     ],
@@ -61,3 +71,24 @@ def test_what_is_complete_is_left_alone_and_other_options_are_another_run(here):
     assert [status.state for status in again.statuses()] == ["done", "never submitted"]
     assert len(planner(options="--epochs 3", force=True).plan().work) == 2
     assert len(planner(options="--epochs 4").plan().work) == 2
+
+
+def test_options_of_sbatch_in_the_registry_are_read(here, monkeypatch):
+    (here / "models.json").write_text(json.dumps({"tiny": {"checkpoint": "gpt2", "sbatch_train": "--gres=gpu:2 '"}}))
+    monkeypatch.setenv("MODEL_REGISTRY", "models.json")
+    planner = LmPlanner(LmJobOptions(**GIVEN | {"models": "tiny", "seeds": "1"}))
+    with pytest.raises(UserError, match="models.json: tiny: sbatch_train .*No closing quotation"):
+        planner.work(planner.combinations[0])
+    (here / "models.json").write_text(json.dumps({"tiny": {"checkpoint": "gpt2", "sbatch_train": "--gres=gpu:2"}}))
+    planner = LmPlanner(LmJobOptions(**GIVEN | {"models": "tiny", "seeds": "1"}))
+    assert planner.work(planner.combinations[0]).need == ("--gres=gpu:2",)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_docs_are_accepted(here, command):
+    for name in ("a.txt.gz", "b.txt.gz"):
+        (here / name).symlink_to("train.txt.gz")
+    words = [word for word in shlex.split(command) if word != "--"]
+    (given,) = [words[: words.index("--time=8:00:00")] if "--time=8:00:00" in words else words]
+    options = parse_combination_options("lm", given, {}, "submit_lm_jobs.sh", "")
+    assert LmPlanner(options).combinations

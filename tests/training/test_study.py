@@ -17,9 +17,10 @@ from tests.factories import TRAIN
 from tests.processes import finish, start
 from utils.errors import Interrupted, UserError
 from utils.figures.study import write_results
+from utils.models.registry import ModelSpec
 from utils.runs.files import locked
 from utils.training import study as study_module
-from utils.training.classifier_options import FinetuneOptions
+from utils.training.classifier_options import FinetuneOptions, resolve_settings
 from utils.training.classifier_setup import searchable
 from utils.training.lm_params import full_names
 from utils.training.study import (
@@ -443,6 +444,13 @@ def test_names_of_hyperparameters():
 
 
 def test_passwords_of_databases_are_not_noted():
+    """With whatever is in them, of language models and of classifiers."""
+    address = "mysql://me:s:e/c@ret@host/db"
+    assert "ret" not in json.dumps(without_password({"study_kwargs": {"storage": address}}))
+    options = FinetuneOptions(
+        model_name="xlmr", train_langs="en", study_kwargs={"storage": "mysql://me:secret@host/db"}
+    )
+    assert "secret" not in json.dumps(resolve_settings(options, ModelSpec("xlmr", "xlmr")))
     noted = without_password({"seed": 1, "study_kwargs": {"storage": "mysql://me:secret@host:3306/db", "sampler": "x"}})
     assert noted == {"seed": 1, "study_kwargs": {"storage": "mysql://me:***@host:3306/db", "sampler": "x"}}
     assert (

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from utils.errors import Interrupted, RunFailure, UserError
-from utils.runs.distributed import end_process, is_main_process, let_the_first_speak
+from utils.runs.distributed import end_process, is_main_process, let_the_first_speak, num_processes
 from utils.runs.stop import end_on_signals, name_of
 
 EXIT_FAILURE = 1
@@ -51,7 +51,7 @@ def run_script(main: Callable[[], int | None], script: str | None = None) -> NoR
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         message = f"{type(error).__name__}: {lines[0] if lines else ''} (--debug shows the traceback)"
         status = _report(script, message, EXIT_FAILURE, debug)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if num_processes() > 1:
         end_process(status)
     sys.exit(status)
 

@@ -68,6 +68,18 @@ def check_argument(word: str) -> None:
         raise UserError(f"tabs and line breaks cannot be passed to a job, got {word!r}")
 
 
+def split_words(option: str, text: str) -> list[str]:
+    """Return an option's value as arguments, as a shell would.
+
+    Raises:
+        UserError: for quotation marks that do not close.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"{option} {text!r}: {error}") from None
+
+
 class Planner:
     """Finds the combinations and plans what is to be done for them.
 
@@ -87,7 +99,7 @@ class Planner:
         self.jobs_dir = self.results_dir / "jobs"
         self.ledger = Ledger(self.jobs_dir / f"{self.kind}.tsv")
         self.after = slurm.parse_after(options.after)
-        self.extra = self.split_options()
+        self.extra = split_words("--options", options.options)
         for word in (options.subfolder, options.output_dir, options.models_dir, *self.extra):
             check_argument(word)
         self.script = self.check_options()
@@ -104,13 +116,6 @@ class Planner:
         self.last_task: dict[str, str] = {}
         self.queued_task: dict[str, str] = {}
         self.queued_langs: dict[str, list[str]] = {}
-
-    def split_options(self) -> list[str]:
-        """Return --options as a list of arguments."""
-        try:
-            return shlex.split(self.options.options)
-        except ValueError as error:
-            raise UserError(f"--options {self.options.options!r}: {error}") from None
 
     def own_arguments(self, model: str, langs: str) -> list[str]:
         """Return the arguments of the script that the combination decides."""
@@ -235,11 +240,8 @@ class Planner:
 
     def need_of(self, spec: ModelSpec) -> tuple[str, ...]:
         """Return the options of sbatch that the registry gives a model."""
-        given = getattr(spec, f"sbatch_{self.kind}")
-        try:
-            return tuple(shlex.split(given))
-        except ValueError as error:
-            raise UserError(f"{self.registry_file}: {spec.name}: sbatch_{self.kind} {given!r}: {error}") from None
+        name = f"sbatch_{self.kind}"
+        return tuple(split_words(f"{self.registry_file}: {spec.name}: {name}", getattr(spec, name)))
 
     def results(self, combination: Combination) -> list[str]:
         """Return the evaluation languages that have a result."""

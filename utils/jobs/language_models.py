@@ -1,6 +1,5 @@
 """What submit_lm_jobs.sh submits: language models to be fine-tuned, each on each training file, with each seed."""
 
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from utils.cli.values import object_path
 from utils.data.text_files import dataset_name
 from utils.errors import UserError
 from utils.jobs import slurm
-from utils.jobs.combinations import Plan, check_argument
+from utils.jobs.combinations import Plan, check_argument, split_words
 from utils.jobs.options import LmJobOptions
 from utils.jobs.status import JobStatus
 from utils.jobs.submission import Ledger, Work
-from utils.models.registry import ModelSpec, find_checkpoint
+from utils.models.registry import ModelSpec, find_checkpoint, registry_path
 from utils.runs.layout import model_label
 from utils.runs.record import differences
 from utils.runs.shapes import read_record
@@ -45,9 +44,8 @@ class LmCombination:
     def records(self) -> list[dict[str, Any]]:
         """Return the records of its runs, the newest first."""
         found = [read_record(path) or {} for path in sorted(self.runs.glob("*/run.json"), reverse=True)]
-        # How many processes train is known in the job alone, and the data when they are read.
-        free = FREE_OPTIONS | {"num_processes"}
-        return [record for record in found if not differences(record, self.settings, None, free, DRAWN_OPTIONS)]
+        # The data are compared when they are read, in the job.
+        return [record for record in found if not differences(record, self.settings, None, FREE_OPTIONS, DRAWN_OPTIONS)]
 
 
 class LmPlanner:
@@ -68,10 +66,7 @@ class LmPlanner:
         self.jobs_dir = self.results_dir / "jobs"
         self.ledger = Ledger(self.jobs_dir / "lm.tsv")
         self.after = slurm.parse_after(options.after)
-        try:
-            self.extra = shlex.split(options.options)
-        except ValueError as error:
-            raise UserError(f"--options {options.options!r}: {error}") from None
+        self.extra = split_words("--options", options.options)
         self.combinations = self.find_combinations()
         self.queue: dict[str, str] = {}
         # By name: the last task submitted, and that in the queue.
@@ -116,11 +111,18 @@ class LmPlanner:
                 raise UserError(f"--options: --{name} is not for --options; it differs between combinations")
         if parsed.do_optimize:
             raise UserError("--options: --do_optimize is one study; submit it as the documentation shows")
-        self.uses_gpu = parsed.use_gpu
+        if parsed.token and not Path(parsed.token).expanduser().is_file():
+            # Manifests and logs are files that others may read.
+            raise UserError("--options: --token: name a file that holds the token; jobs are written down")
         label, name = model_label(model), dataset_name(train_file)
         settings = {key: object_path(value) for key, value in asdict(parsed).items() if key not in ("token", "config")}
         spec = find_checkpoint(model, parsed.model_revision, parsed.model_registry)
         return LmCombination(spec, arguments, settings, self.results_dir / name / label, f"{label}-{name}-{seed}")
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the jobs compute on GPUs where they get one."""
+        return self.combinations[0].settings["use_gpu"]
 
     def read_queue(self) -> None:
         """Ask Slurm which tasks are in the queue, and find what they do."""
@@ -162,4 +164,6 @@ class LmPlanner:
         """Return what a task does for a combination."""
         words = [str(self.log_folder(combination)), "-", *combination.arguments, *self.extra]
         wait = f"afterok:{':'.join(self.after)}" if self.after else ""
-        return Work(combination.name, "\t".join(words), wait, None, tuple(shlex.split(combination.spec.sbatch_train)))
+        spec = combination.spec
+        need = split_words(f"{registry_path(None)}: {spec.name}: sbatch_train", spec.sbatch_train)
+        return Work(combination.name, "\t".join(words), wait, None, tuple(need))

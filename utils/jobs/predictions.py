@@ -3,7 +3,6 @@
 The plan, OUTPUT_DIR/jobs/predict-DATE.json, says which task has which files, or which parts of a large one.
 """
 
-import shlex
 import sys
 import time
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from utils.cli.parser import OptionParser
 from utils.cli.values import plural
 from utils.errors import UserError
 from utils.jobs import slurm
-from utils.jobs.combinations import check_argument
+from utils.jobs.combinations import check_argument, split_words
 from utils.jobs.options import PredictJobOptions
 from utils.jobs.submission import Ledger, Work
 from utils.prediction.folder import LabelFolder
@@ -66,10 +65,7 @@ class PredictPlanner:
         self.jobs_dir = self.results_dir / "jobs"
         self.ledger = Ledger(self.jobs_dir / "predict.tsv")
         self.after = slurm.parse_after(options.after)
-        try:
-            self.extra, given = shlex.split(options.options), shlex.split(options.input)
-        except ValueError as error:
-            raise UserError(f"--options or --input: {error}") from None
+        self.extra, given = split_words("--options", options.options), split_words("--input", options.input)
         if not given:
             raise UserError("which texts? give files, folders or globs with --input, in quotation marks")
         self.predictions = self._find_predictions()

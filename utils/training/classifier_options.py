@@ -1,6 +1,5 @@
 """The options of finetune.py and evaluate.py, which the scripts that plan jobs know too."""
 
-import os
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
@@ -27,8 +26,16 @@ from utils.models.adapters import AdapterOptions
 from utils.models.options import CacheOptions, ClassifierOptions, InferenceOptions
 from utils.models.pooling import Pooling
 from utils.models.registry import ModelSpec
+from utils.runs.distributed import num_processes
 from utils.training.options import DEFAULT_BATCH_SIZE, TrainingOptions
-from utils.training.study import PARAMS_HELP, STUDY_HELP, STUDY_OBJECTS, OptimizationOptions, study_defaults
+from utils.training.study import (
+    PARAMS_HELP,
+    STUDY_HELP,
+    STUDY_OBJECTS,
+    OptimizationOptions,
+    study_defaults,
+    without_password,
+)
 
 
 @dataclass(kw_only=True)
@@ -194,10 +201,10 @@ def card_options(settings: dict[str, Any]) -> list[str]:
 
 def resolve_settings(options: FinetuneOptions, spec: ModelSpec) -> dict[str, Any]:
     """Return all options with the registry's defaults filled in, as they go to run.json."""
-    return object_path(asdict(options)) | {
+    return without_password(object_path(asdict(options))) | {
         "batch_size": options.batch_size or spec.batch_size or DEFAULT_BATCH_SIZE,
         "max_length": options.max_length or spec.max_length,
         "checkpoint": spec.checkpoint,
         "revision": spec.revision,
-        "num_processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "num_processes": num_processes(),
     }

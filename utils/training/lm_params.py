@@ -40,6 +40,8 @@ def hyperparameters(options: FinetuneLmOptions) -> dict[str, Any]:
     (train_KLBaselineLoss_scaleby), those of preprocessing functions SPLIT_FUNCTION_KEY
     (train_mask_random_tokens_mask_prop).
     """
+    # Without options, functions and losses get empty ones.
+    options = copy.deepcopy(options)
     values = {name: getattr(options, name) for name in SEARCHABLE}
     found = {name: value for name, value in values.items() if not isinstance(value, dict)}
     # Where none is given, it is a number all the same.
@@ -110,7 +112,8 @@ def with_values(options: FinetuneLmOptions, values: dict[str, Any]) -> FinetuneL
     imports = {field.name: field.metadata.get("imports") for field in dataclasses.fields(options)}
     named = {name: kwargs for name, _, kwargs in _named(changed)}
     for name, value in values.items():
-        prefix = next((prefix for prefix in named if name.startswith(f"{prefix}_")), None)
+        # One name may begin another.
+        prefix = max((prefix for prefix in named if name.startswith(f"{prefix}_")), key=len, default=None)
         if name in SEARCHABLE:
             setattr(changed, name, resolve_objects(value, imports[name], f"--params.{name}.values"))
         elif prefix:

@@ -111,6 +111,8 @@ class LanguageModelTrainer(ResumableTrainer):
             self.metrics.cut(0)
         if not self.early_stopping(self.history):
             super().train(resume_from_checkpoint=resume_from_checkpoint)
+        if self.metrics:
+            self.metrics.wait()
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, int]:
         """Return the batches of a step, and how many tokens are predicted in them."""

@@ -11,7 +11,6 @@ import inspect
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from utils.cli.options import EFFORT, OPTUNA, PLACE, SEARCH, SEARCHING, option, options_by_role
 from utils.cli.progress import progress
 from utils.cli.values import Objects, resolve_objects
-from utils.errors import Diverged, Interrupted, RunFailure, UserError, nearest
+from utils.errors import Diverged, Interrupted, UserError, nearest
 from utils.runs.files import locked
 from utils.runs.processors import usable_processors
 from utils.training.study_params import check_params, suggest
@@ -175,16 +174,13 @@ def run_study(settings: StudySettings, objective: Objective) -> "optuna.Study":
 def helpers(count: int) -> Iterator[None]:
     """Let the same command work on the same study in other processes too; they end with this one.
 
-    All share the cores of this machine among them.
-
-    Raises:
-        RunFailure: if one of them ends with an error.
+    All share the cores of this machine among them. One that ends with an error has said why; the study goes on.
     """
-    import torch
-
     command = [sys.executable, *sys.argv, "--optimize_kwargs.n_jobs", "1"]
     environment = dict(os.environ)
     if count:
+        import torch
+
         # Processes that share a core wait for each other's threads.
         threads = max(1, usable_processors() // (count + 1))
         environment.setdefault("OMP_NUM_THREADS", str(threads))
@@ -192,10 +188,9 @@ def helpers(count: int) -> Iterator[None]:
     processes = [subprocess.Popen(command, env=environment) for _ in range(count)]
     try:
         yield
-        failed = [process for process in processes if process.wait() not in (0, -signal.SIGTERM)]
-        if failed:
-            raise RunFailure(
-                f"{len(failed)} of the {count} other processes of the study ended with an error, see above"
+        if failed := sum(process.wait() != 0 for process in processes):
+            print(
+                f"{failed} of the {count} other processes of the study ended with an error, see above", file=sys.stderr
             )
     finally:
         for process in processes:
@@ -351,9 +346,9 @@ def without_password(settings: dict[str, Any]) -> dict[str, Any]:
     kwargs = settings.get("study_kwargs") or {}
     if not isinstance(kwargs.get("storage"), str):
         return settings
-    return settings | {
-        "study_kwargs": kwargs | {"storage": re.sub(r"(://[^/@:]*):[^@]*@", r"\1:***@", kwargs["storage"])}
-    }
+    # To the last @: nobody's mistake in writing an address shows what it holds.
+    shown = re.sub(r"(://[^/@:]*):.*@", r"\1:***@", kwargs["storage"])
+    return settings | {"study_kwargs": kwargs | {"storage": shown}}
 
 
 def free_in_study(options_class: type) -> list[str]:

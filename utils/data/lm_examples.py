@@ -256,7 +256,7 @@ class TextExamples:
         return Batch(inputs, self, repeated)
 
     def _described(self, indices: list[int]) -> Batch:
-        inputs = self._pad({name: [values[index] for index in indices] for name, values in self.rows.items()})
+        inputs = self._pad({name: values.take(np.asarray(indices)) for name, values in self.rows.items()})
         windows = None if self.windows is None else [self.windows[index] for index in indices]
         return Batch(inputs, self, self.numbers[indices], windows)
 
@@ -312,16 +312,17 @@ class TextExamples:
                 "for masked language models each mask stands for one token"
             )
 
-    def _pad(self, rows: dict[str, list[np.ndarray]]) -> Inputs:
+    def _pad(self, rows: dict[str, tuple[np.ndarray, np.ndarray]]) -> Inputs:
+        """Return rows, given as `Ragged.take` does, as tensors."""
         padding = self.tokenizer.pad_token_id
         if padding is None:
             # Any token will do where the attention mask is 0.
             padding = self.tokenizer.eos_token_id or 0
         inputs = {
-            name: pad_rows(values, IGNORED if name == "labels" else padding, self.pad_to)
+            name: pad_rows(*values, IGNORED if name == "labels" else padding, self.pad_to)
             for name, values in rows.items()
         }
-        sizes = torch.tensor([len(row) for row in rows["input_ids"]])
+        sizes = torch.from_numpy(rows["input_ids"][1])
         width = inputs["input_ids"].shape[1]
         return {**inputs, "attention_mask": (torch.arange(width) < sizes[:, None]).long()}
 

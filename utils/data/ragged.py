@@ -68,15 +68,25 @@ class Ragged(Sequence[np.ndarray]):
         place = index - self._starts[number]
         return values[offsets[place] : offsets[place + 1]]
 
+    def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return some rows: their values, one row after the other, and their lengths."""
+        if len(self.chunks) != 1:
+            rows = [self[index] for index in indices.tolist()]
+            return np.concatenate([np.zeros(0, dtype=np.int32), *rows]), np.array([*map(len, rows)], dtype=np.int64)
+        offsets, values = self.chunks[0]
+        starts = offsets[:-1][indices]
+        lengths = (offsets[1:][indices] - starts).astype(np.int64)
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return values[np.repeat(starts, lengths) + within], lengths
+
     @property
     def lengths(self) -> np.ndarray:
         """Of the rows."""
         return np.concatenate([np.zeros(0, dtype=np.int64), *(np.diff(offsets) for offsets, _ in self.chunks)])
 
 
-def pad_rows(rows: Sequence[np.ndarray], padding: int, width: int | None = None) -> Tensor:
-    """Return rows of different lengths as one tensor, padded on the right: shape [rows, width or the longest]."""
-    padded = np.full((len(rows), max([width or 0, *map(len, rows)])), padding, dtype=np.int64)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
+def pad_rows(values: np.ndarray, lengths: np.ndarray, padding: int, width: int | None = None) -> Tensor:
+    """Return rows, given as `Ragged.take` does, padded on the right: shape [rows, width or the longest]."""
+    padded = np.full((len(lengths), max(width or 0, lengths.max(initial=0))), padding, dtype=np.int64)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = values
     return torch.from_numpy(padded)

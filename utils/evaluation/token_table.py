@@ -33,8 +33,8 @@ COLUMNS = (
 PLACES = ("dataset_name", "split", "epoch", "batch", "loss")
 # What a metadata file may replace: the number of the example in its experiment.
 REPLACEABLE = ("item",)
-# Predictions computed at once in double precision: memory grows with the vocabulary.
-POSITIONS = 256
+# Scores of the vocabulary that are computed with at once: they are copied.
+SCORES = 2**23
 # Words whose texts are remembered.
 WORDS_KEPT = 100_000
 Row = dict[str, Any]
@@ -263,8 +263,9 @@ def surprisals(
         The tokens' surprisals, the ids of the likeliest tokens there and the surprisals of these.
     """
     parts: list[list[Tensor]] = []
+    at_once = max(1, SCORES // logits.shape[-1])
     for rows, columns, ids in zip(
-        *(x.to(logits.device).split(POSITIONS) for x in (examples, positions, tokens)), strict=True
+        *(x.to(logits.device).split(at_once) for x in (examples, positions, tokens)), strict=True
     ):
         scores = logits[rows, columns].detach()
         scores = scores if scores.dtype == torch.float64 else scores.float()

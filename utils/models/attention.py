@@ -7,6 +7,7 @@ backward kernel for CPUs takes four times as long in bf16, and with dropout seve
 texts that are packed go to `torch.nn.attention.varlen.varlen_attn`.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -88,12 +89,26 @@ class Texts:
         total = sum(lengths)
         if len(lengths) == 1 and not self.causal and (self.window is None or self.window >= total):
             return None
-        places, text = torch.arange(total), torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-        distance = places[:, None] - places
-        allowed = text[:, None] == text
-        if self.causal:
-            allowed &= distance >= 0
-        return allowed if self.window is None else allowed & (distance.abs() < self.window)
+        make = _known_mask if total**2 <= SHORT_SIZE else _make_mask
+        return make(tuple(lengths), self.causal, self.window)
+
+
+def _make_mask(lengths: tuple[int, ...], causal: bool, window: int | None) -> torch.Tensor:
+    places = torch.arange(sum(lengths))
+    text = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    distance = places[:, None] - places
+    allowed = text[:, None] == text
+    if causal:
+        allowed &= distance >= 0
+    return allowed if window is None else allowed & (distance.abs() < window)
+
+
+@functools.lru_cache(maxsize=128)
+def _known_mask(*what: Any) -> torch.Tensor:
+    """Return a small mask; every layer asks for it, forwards and backwards."""
+    # A test may ask first and training again.
+    with torch.inference_mode(False):
+        return _make_mask(*what)
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Check whether the texts and labels of a corpus are sound, before anything is trained on it.
 
     python check_corpus.py

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Fetch the registry's pretrained models into the local cache, for compute nodes without internet.
 
     python download_model.py                        # every model of model2chckpt.json

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Evaluate a fine-tuned classifier on one or many languages, loading it once.
 
     python evaluate.py --model_name xlmr --train_langs en-fr --eval_lang fr

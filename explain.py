@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Explain what a classifier's predictions are made of: the words of its test texts, and the keywords of registers.
 
     python explain.py --model_name xlmr --train_langs en-fr --langs en fr

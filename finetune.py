@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Fine-tune a pretrained multilingual model to classify the register of texts.
 
     python finetune.py --model_name xlmr --train_langs en-fr

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Fine-tune a language model (masked, causal or sequence-to-sequence), or compute its surprisals.
 
     python finetune_lm.py --model_name_or_path gpt2 --train_file train.txt.gz --validation_file dev.txt.gz

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Fine-tune on every subset of some languages and evaluate each model on all of them, as one Slurm job array.
 
     python finetuning_generator.py config/finetune-rus-pol-sentiment.json --dry_run

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Search a grid of hyperparameters: every permutation is a Slurm job, all together are one array.
 
     python grid_search.py config/finetune-rus-pol-sentiment.json --grid_config config/grid-search.json --dry_run

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Turn saved results into figures, tables, statistics and one HTML report.
 
     python post_eval.py

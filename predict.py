@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Label texts with a fine-tuned classifier: one, a stream, a corpus.
 
     python predict.py --model_name xlmr --train_langs en-fr --text "The minister said on Friday that ..."

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Run the tasks of one YAML file in order: fine-tune, evaluate, parse the logs, put the results into one table.
 
     python run_pipeline.py config/agnews.yaml

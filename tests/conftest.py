@@ -146,6 +146,20 @@ def invoke(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 
 
 @pytest.fixture(scope="session")
+def browser():
+    """A real browser: Debian's chromium, driven by Playwright."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        skip("no chromium; on Debian: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
 def real_corpus() -> str:
     """The path of a real register corpus with Swedish and French, from $CORPUS_PATH."""
     if not REAL_CORPUS or not (Path(REAL_CORPUS) / "corpus" / "train" / "sv.tsv").is_file():

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import threading
 from dataclasses import dataclass, replace
@@ -311,7 +312,18 @@ def check_layout(figure):
     assert not len(first), [(boxes[i][0], boxes[j][0]) for i, j in zip(first, second, strict=True)]
 
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+# Pages that users read, but for the changelog, whose links are those of the root.
+PAGES = [
+    *(PROJECT / name for name in ("README.md", "README.fr.md")),
+    *sorted(path for path in (PROJECT / "docs").rglob("*.md") if not path.is_symlink()),
+]
+ENGLISH = "\n".join(path.read_text(encoding="utf-8") for path in PAGES if not path.name.endswith(".fr.md"))
+
+
+def commands_of(pattern):
+    """The commands of all pages that a regular expression matches, each once."""
+    found = [line.strip() for line in ENGLISH.splitlines() if re.match(f"    {pattern}", line)]
+    return list(dict.fromkeys(found))
 
 
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}

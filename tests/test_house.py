@@ -41,3 +41,16 @@ def test_no_weights_or_caches_are_tracked():
     if tracked.returncode:
         pytest.skip("not a git checkout")
     assert not [name for name in tracked.stdout.splitlines() if name.endswith((".pt", ".safetensors", ".arrow"))]
+
+
+def test_the_lock_has_the_versions_that_are_asked_for():
+    """And no others: environment.yml, the images and `make setup` install what it says."""
+    asked = dict(re.findall(r'"([\w.-]+)==([\w.]+)"', (PROJECT / "pyproject.toml").read_text(encoding="utf-8")))
+    locked = dict(re.findall(r"(?m)^([\w.-]+)==([\w.]+)", (PROJECT / "requirements.lock").read_text(encoding="utf-8")))
+    torch = asked.pop("torch")
+    names = {name.lower().replace("_", "-"): version for name, version in asked.items()}
+    assert names.items() <= locked.items(), names.items() - locked.items()
+    assert "torch" not in locked and not [name for name in locked if name.startswith(("nvidia-", "cuda-", "triton"))]
+    for file in ("environment.yml", "containers/Dockerfile", "containers/register-finetuning.def", "Makefile"):
+        text = (PROJECT / file).read_text(encoding="utf-8")
+        assert f"torch=={torch}" in text and "requirements.lock" in text, file

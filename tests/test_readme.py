@@ -2,12 +2,15 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import check_corpus
+import convert_corpus
 import download_model
 import evaluate
 import explain
@@ -19,7 +22,7 @@ import post_eval
 import predict
 import run_pipeline
 from benchmarks.finetune_throughput import BenchmarkOptions
-from tests.factories import PROJECT, README
+from tests.factories import ENGLISH, PAGES, PROJECT, commands_of
 from utils.cli.parser import OptionParser
 from utils.data import language_database, transcribe
 from utils.errors import UserError
@@ -29,13 +32,13 @@ from utils.jobs.options import parse_combination_options
 
 # Pages in both languages, without their endings.
 TRANSLATED = tuple(
-    str(path.relative_to(PROJECT)).removesuffix(".fr.md")
-    for path in [PROJECT / "README.fr.md", *sorted((PROJECT / "docs").rglob("*.fr.md"))]
+    str(path.relative_to(PROJECT)).removesuffix(".fr.md") for path in PAGES if path.name.endswith(".fr.md")
 )
 OPTIONS = {
     "finetune.py": finetune.FinetuneOptions,
     "finetune_lm.py": finetune_lm.FinetuneLmOptions,
     "evaluate.py": evaluate.EvaluateOptions,
+    "convert_corpus.py": convert_corpus.ConvertOptions,
     "check_corpus.py": check_corpus.CheckOptions,
     "explain.py": explain.ExplainOptions,
     "post_eval.py": post_eval.PostEvalOptions,
@@ -47,12 +50,7 @@ OPTIONS = {
     "utils.data.language_database": language_database.ListOptions,
     "utils.data.transcribe": transcribe.TranscribeOptions,
 }
-ENGLISH = "\n".join(
-    path.read_text(encoding="utf-8")
-    for path in [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-    if not path.name.endswith(".fr.md")
-)
-COMMANDS = [line.strip() for line in ENGLISH.splitlines() if re.match(r"    (python|torchrun|accelerate) ", line)]
+COMMANDS = commands_of(r"(python|torchrun|accelerate) ")
 
 
 def accept(script, arguments):
@@ -74,7 +72,7 @@ def test_there_are_commands_of_every_script():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_accepted(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (recipe,) = re.findall(r"printf '(.*)' > recipe.yaml", README)
+    (recipe,) = re.findall(r"printf '(.*)' > recipe.yaml", ENGLISH)
     Path("recipe.yaml").write_text(recipe.replace("\\n", "\n"), encoding="utf-8")
     Path("config").symlink_to(PROJECT / "config")
     words = shlex.split(command)
@@ -98,10 +96,7 @@ def test_scripts_open_with_commands_that_they_accept(script):
             accept(script, shlex.split(arguments, comments=True))
 
 
-PAGES = [PROJECT / "README.md", PROJECT / "README.fr.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=[path.name for path in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=[str(path.relative_to(PROJECT)) for path in PAGES])
 def test_links_and_figures_exist(page):
     for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
         file, _, heading = target.partition("#")
@@ -130,7 +125,7 @@ def untranslated(link):
 def numbers(text):
     """All numbers, written alike: .5 is 0,5 in French, and 50,000 is 50 000."""
     text = re.sub(r"(?<![\w.,])0[.,](?=\d)", ".", text)
-    text = re.sub(r"(\d)[ ,](\d{3})\b", r"\1\2", text).replace(",", ".")
+    text = re.sub(r"(?<=\d)[ ,](?=\d{3}\b)", "", text).replace(",", ".")
     return [number.rstrip(".") for number in re.findall(r"(?<![\w.])\.?\d[\d.]*(?!\w)", text)]
 
 
@@ -162,7 +157,7 @@ def test_both_languages_say_the_same(page):
 
 
 # Not ours: options of sbatch, squeue, accelerate and torchrun; and of a benchmark.
-SBATCH_OPTIONS = {
+OTHERS_OPTIONS = {
     "--time",
     "--partition",
     "--mail-type",
@@ -173,7 +168,10 @@ SBATCH_OPTIONS = {
     "--wrap",
     "--constraint",
 }
-SBATCH_OPTIONS |= {"--config_file", "--num_processes", "--me", "--start", "--standalone", "--texts"}
+OTHERS_OPTIONS |= {"--config_file", "--num_processes", "--me", "--start", "--standalone", "--texts"}
+# Of xcode-select, apptainer, docker, conda, argcomplete.
+OTHERS_OPTIONS |= {"--install", "--nv", "--bind", "--tag", "--file", "--rm", "--gpus", "--volume", "--workdir"}
+OTHERS_OPTIONS |= {"--build-arg", "--user"}
 
 
 def submit_options():
@@ -185,14 +183,14 @@ def test_every_option_that_is_named_exists():
     known = {f"--{field.name}" for options in OPTIONS.values() for field in fields(options)}
     known |= {"--help", "--debug", "--option_name", "--option-name", "--base_dir", "--nproc-per-node"}
     known |= {f"--{field.name}" for field in fields(BenchmarkOptions)}
-    known |= submit_options() | SBATCH_OPTIONS
+    known |= submit_options() | OTHERS_OPTIONS
     named = {name.split(".")[0] for name in re.findall(r"--[a-z][a-z0-9_.-]+", ENGLISH)}
     assert named <= known, named - known
 
 
 def test_messages_of_the_troubleshooting_are_those_of_the_scripts():
     """Every error that the table explains is written somewhere, fields in braces aside."""
-    table = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
+    table = (PROJECT / "docs/troubleshooting.md").read_text(encoding="utf-8")
     quoted = [cell.strip() for line in table.splitlines() for cell in re.findall(r"^\| `([^`]+)`", line)]
     sources = "\n".join(
         path.read_text(encoding="utf-8") for path in [*PROJECT.glob("utils/**/*.py"), *PROJECT.glob("*.py")]
@@ -206,7 +204,7 @@ def test_messages_of_the_troubleshooting_are_those_of_the_scripts():
         assert re.search(r"\s+".join(words), sources), message
 
 
-@pytest.mark.parametrize("command", [line.strip() for line in README.splitlines() if line.startswith("    ./submit_")])
+@pytest.mark.parametrize("command", commands_of(r"\./submit_(?!lm)"))
 def test_commands_of_the_submit_scripts_are_accepted(command):
     script, *arguments = shlex.split(command)
     kind = script.removeprefix("./submit_").partition("_")[0]
@@ -218,8 +216,24 @@ def test_commands_of_the_submit_scripts_are_accepted(command):
 
 def test_targets_of_make_exist():
     targets = set(re.findall(r"(?m)^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8")))
-    named = set(
-        re.findall(r"\bmake ([a-z-]+)(?=[\s`]|$)", "\n".join(line for line in README.splitlines() if "make" in line))
-    )
-    commands = {line.split("make ")[1].split()[0] for line in README.splitlines() if re.match(r"    .*\bmake ", line)}
-    assert commands <= targets and {"demo", "test", "bench", "agnews"} <= named & targets
+    named = set(re.findall(r"`make ([a-z-]+)[`\s]", ENGLISH))
+    commands = {line.split("make ")[1].split()[0] for line in commands_of(r"(\w+=\S+ )*make ")}
+    assert commands | named <= targets and {"demo", "test", "bench", "agnews", "docs"} <= commands | named
+
+
+def test_the_readme_is_short():
+    for name in ("README.md", "README.fr.md"):
+        assert (PROJECT / name).stat().st_size < 8000, name
+
+
+def test_every_page_is_in_both_languages_and_in_the_navigation():
+    pages = {str(path.relative_to(PROJECT / "docs")) for path in PAGES[2:]}
+    english = {page for page in pages if not page.endswith(".fr.md")}
+    assert pages == english | {page.replace(".md", ".fr.md") for page in english}
+    navigation = (PROJECT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    assert set(re.findall(r"[\w/-]+\.md", navigation)) == english | {"changelog.md"}
+
+
+def test_the_page_of_options_is_up_to_date():
+    check = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=PROJECT, capture_output=True, text=True)
+    assert check.returncode == 0, check.stdout + check.stderr

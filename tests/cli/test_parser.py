@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -257,3 +258,19 @@ def test_help_answers_without_torch_and_mistakes_end_with_status_2(script):
     assert done.returncode == 2
     assert done.stderr.count("\n") <= 2
     assert "Traceback" not in done.stderr
+
+
+def test_tab_completes_options(tmp_path):
+    """As the shell asks: the line so far in variables, the answers in a file."""
+    line = "finetune.py --model_name xlmr --learn"
+    environment = {**os.environ, "_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+    environment |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(tmp_path / "found"), "_ARGCOMPLETE_IFS": "\n"}
+    subprocess.run([sys.executable, PROJECT / "finetune.py"], env=environment, check=True, cwd=tmp_path)
+    found = (tmp_path / "found").read_text().split()
+    assert "--learning_rate" in found and all(name.startswith("--learn") for name in found)
+
+
+def test_every_script_is_marked_for_completion():
+    """argcomplete looks for the mark in the first 1024 bytes."""
+    for script in PROJECT.glob("*.py"):
+        assert "PYTHON_ARGCOMPLETE_OK" in script.read_text(encoding="utf-8")[:1024], script

@@ -13,7 +13,7 @@ from utils.jobs.options import LmJobOptions, parse_combination_options
 
 COMMANDS = [
     command
-    for page in ("docs/language-models.md", "submit_lm_jobs.sh")
+    for page in ("docs/how-to/language-models.md", "submit_lm_jobs.sh")
     for command in re.findall(r"^#? {4,}\./submit_lm_jobs\.sh (.*)$", (PROJECT / page).read_text("utf-8"), re.MULTILINE)
 ]
 

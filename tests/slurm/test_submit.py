@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.factories import PROJECT, README
+from tests.factories import PROJECT, commands_of
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_commands_of_the_readme_are_accepted(site, small):
     (trained / "run.json").write_text('{"status": "complete"}')
     shutil.copytree(small / "tiny-xlmr", site.folder / "models" / "xlmr-en-fr")
     (site.folder / "corpus" / "texts.jsonl.zst").write_bytes(b"not read in a dry run")
-    commands = re.findall(r"^    \./(submit_(?:train|eval|predict)_jobs\.sh.*)$", README, re.MULTILINE)
+    commands = [command.removeprefix("./") for command in commands_of(r"\./submit_(train|eval|predict)_jobs")]
     assert len(commands) > 5
     for command in commands:
         if "--after" in command:

@@ -29,6 +29,8 @@ ROLES = (IDENTITY, HYPERPARAMETER, SEARCH, PLACE, EFFORT)
 MODEL, DATA, TRAINING, MEMORY = "what to train", "data", "training", "speed and memory"
 ADAPTERS, SEARCHING, PLACES, SLURM = "adapters", "search", "where things are", "Slurm"
 OTHER, OPTUNA = "other options", "Optuna"
+FIRST_GROUPS = (MODEL, DATA, TRAINING, MEMORY, ADAPTERS, SEARCHING)
+LAST_GROUPS = (PLACES, SLURM, OTHER, OPTUNA)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,17 @@ def declared(options_class: type, field: dataclasses.Field, name: str) -> str | 
         return field.metadata[name]
     owner = next(cls for cls in options_class.__mro__ if field.name in vars(cls).get("__annotations__", {}))
     return vars(owner).get(name.upper())
+
+
+def option_groups(options_class: type) -> dict[str, list[dataclasses.Field]]:
+    """Return a script's options by their groups, these in the order in which they are shown."""
+    found: dict[str, list[dataclasses.Field]] = {}
+    for field in dataclasses.fields(options_class):
+        found.setdefault(declared(options_class, field, "group") or OTHER, []).append(field)
+    between = [group for group in found if group not in (*FIRST_GROUPS, *LAST_GROUPS)]
+    return {
+        group: found.get(group, []) for group in (*FIRST_GROUPS, *between, *LAST_GROUPS) if group in (*found, OTHER)
+    }
 
 
 def options_by_role(

@@ -29,21 +29,12 @@ from transformers.hf_argparser import HfArgumentParser
 from utils import PROJECT
 from utils.cli.config_files import read_config
 from utils.cli.options import (
-    ADAPTERS,
-    DATA,
-    MEMORY,
-    MODEL,
-    OPTUNA,
     OTHER,
     OWN_METADATA,
-    PLACES,
-    SEARCHING,
-    SLURM,
-    TRAINING,
     Need,
     aliases,
     bound_problem,
-    declared,
+    option_groups,
 )
 from utils.cli.values import Objects, json_object, leaves, merge, nested, resolve_objects, scalar, value_type
 from utils.errors import UserError, nearest
@@ -120,16 +111,10 @@ class OptionParser(HfArgumentParser):
     def _add_dataclass_arguments(self, dtype: type) -> None:
         """Add the groups in their order, then the options, each to its own."""
         titles = getattr(dtype, "GROUP_TITLES", {})
-        used = {field.name: declared(dtype, field, "group") or OTHER for field in dataclasses.fields(dtype)}
-        first, last = (MODEL, DATA, TRAINING, MEMORY, ADAPTERS, SEARCHING), (PLACES, SLURM, OTHER, OPTUNA)
-        between = [group for group in dict.fromkeys(used.values()) if group not in (*first, *last)]
-        groups = {
-            group: self.add_argument_group(titles.get(group, group))
-            for group in (*first, *between, *last)
-            if group in (*used.values(), OTHER)
-        }
+        grouped = option_groups(dtype)
+        groups = {group: self.add_argument_group(titles.get(group, group)) for group in grouped}
         groups[OTHER].add_argument("-h", "--help", action="help", help="show this help and end")
-        self.groups = {name: groups[group] for name, group in used.items()}
+        self.groups = {field.name: groups[group] for group, fields in grouped.items() for field in fields}
         super()._add_dataclass_arguments(dtype)
 
     @staticmethod
@@ -159,6 +144,10 @@ class OptionParser(HfArgumentParser):
         Raises:
             UserError: for anything that the user got wrong, in the command line or in a config file.
         """
+        if "_ARGCOMPLETE" in os.environ:
+            import argcomplete
+
+            argcomplete.autocomplete(self)
         argv = list(sys.argv[1:] if argv is None else argv)
         if not argv and not layers:
             self._show_short_help()

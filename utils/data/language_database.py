@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The language database, config/language-database.json: the datasets of every language, by task.
 
     {"russian": {"sentiment": {"reviews": {

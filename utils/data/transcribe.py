@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Add phonemes to the datasets of a task: for every column FEATURE of its texts a column FEATURE-phoneme.
 
     python -m utils.data.transcribe --task sentiment --langs russian polish

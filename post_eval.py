@@ -44,7 +44,7 @@ from utils.figures.ranks import ranks_figure
 from utils.figures.registers import registers_figure
 from utils.figures.reliability import reliability_figure
 from utils.figures.style import STYLES, Style
-from utils.figures.tve import train_vs_eval_figure
+from utils.figures.tve import split_pages, train_vs_eval_figure
 from utils.prediction.results import describe_counts, first_level, label_counts, label_table, read_overview
 from utils.report.labels import write_label_report
 from utils.report.report import report_data, write_report
@@ -301,9 +301,8 @@ def plan_figures(options: PostEvalOptions, results: Results) -> list[Drawing]:
         means = mean_runs(results.groups)
         matrices.append((means, select_grid(means, None, options.tve_metrics), "seeds"))
     for runs, grid, name in matrices:
-        for metrics, path in pages(grid, base_dir / name, style):
-            make = partial(train_vs_eval_figure, runs, replace(grid, metrics=metrics), style, names)
-            drawings.append(Drawing(make, path, formats))
+        for part, path in pages(runs, grid, base_dir / name, style, names):
+            drawings.append(Drawing(partial(train_vs_eval_figure, runs, part, style, names), path, formats))
     return drawings
 
 
@@ -312,11 +311,21 @@ def formats_of(options: PostEvalOptions) -> list[str]:
     return options.format or (["png"] if options.style == "screen" else ["pdf"])
 
 
-def pages(grid: MatrixGrid, path: Path, style: Style) -> list[tuple[list[str], Path]]:
-    """Return metrics and path of each figure: one for all, but one for each where a page limits the size."""
-    if not style.widths:
-        return [(grid.metrics, path)]
-    return [([metric], path.with_name(f"{path.name}-{metric}")) for metric in grid.metrics]
+def pages(
+    runs: list[RunResults], grid: MatrixGrid, path: Path, style: Style, names: Names
+) -> list[tuple[MatrixGrid, Path]]:
+    """Return what is on each figure, and its path: all, but one metric where a page limits the size, some models each
+    where they are many."""
+    by_metric = [(grid, path)]
+    if style.widths:
+        by_metric = [
+            (replace(grid, metrics=[metric]), path.with_name(f"{path.name}-{metric}")) for metric in grid.metrics
+        ]
+    return [
+        (part, own.with_name(f"{own.name}-{number}") if number > 1 else own)
+        for metric, own in by_metric
+        for number, part in enumerate(split_pages(runs, metric, style, names), 1)
+    ]
 
 
 def make_report(options: PostEvalOptions, results: Results, seeds: list[dict[str, Any]]) -> Path:

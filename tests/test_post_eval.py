@@ -13,7 +13,8 @@ from utils.evaluation.metrics import (
 from utils.evaluation.results import load_results
 from utils.evaluation.selection import select_grid, select_matrices, shared_first
 from utils.figures.cfm import confusion_figure
-from utils.figures.tve import train_vs_eval_figure
+from utils.figures.style import STYLES, panels_of
+from utils.figures.tve import split_pages, train_vs_eval_figure
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_confusion_figure_is_readable_at_any_number_of_languages(tmp_path, count
     (run,) = load_results(tmp_path)
     ((run, langs),) = select_matrices([run])
     figure = confusion_figure(run, langs, ignore_summary=not summary)
-    assert len(figure.axes) == count + summary
+    assert len(panels_of(figure)) == count + summary
     check_layout(figure)
 
 
@@ -54,7 +55,7 @@ def test_train_vs_eval_figure_is_readable_at_any_size(tmp_path, metrics, models,
             write_results(tmp_path, model, train, LANGS[:evals])
     runs = load_results(tmp_path)
     figure = train_vs_eval_figure(runs, select_grid(runs, metrics=metrics))
-    assert len(figure.axes) == models * len(metrics)
+    assert len(panels_of(figure)) == models * len(metrics)
     check_layout(figure)
 
 
@@ -62,13 +63,13 @@ def test_the_figures_show_the_numbers(results):
     runs = load_results(results)
     run = next(run for run in runs if run.name == "xlmr-large-en-fr")
     figure = confusion_figure(run, ["en", "fr", "tr"], ignore_summary=False)
-    bars, english = figure.axes[0], figure.axes[1]
+    bars, english = panels_of(figure)[:2]
     heights = [patch.get_height() for patch in bars.patches[:8]]
     assert heights == list(run.train_registers.values())
     matrix = np.array(run.evaluations["en"]["confusion_matrix"])
-    cells = {tuple(map(round, text.get_position())): text.get_text() for text in english.texts}
+    cells = {tuple(map(int, text.get_position())): text.get_text() for text in english.texts if text.get_text()}
     assert cells == {(c, r): str(n) for (r, c), n in np.ndenumerate(matrix) if n}
-    colors = english.images[0].get_array()
+    colors = english.collections[0].get_array()
     totals = matrix.sum(axis=1)
     for row, total in enumerate(totals):
         label = english.get_yticklabels()[row].get_text()
@@ -84,12 +85,39 @@ def test_every_cell_of_the_train_vs_eval_matrix(results):
     grid = select_grid(runs, metrics=["macro_f1"])
     assert (grid.rows, grid.columns) == (["en", "fr", "en-fr"], ["en", "fr", "tr"])
     figure = train_vs_eval_figure(runs, grid)
-    for axes, model in zip(figure.axes, grid.models, strict=True):
-        values = axes.images[0].get_array()
+    for axes, model in zip(panels_of(figure), grid.models, strict=True):
+        values = axes.collections[0].get_array()
         for (row, train), (column, lang) in itertools.product(enumerate(grid.rows), enumerate(grid.columns)):
             run = next(run for run in runs if (run.model, run.train_langs) == (model, train))
             assert values[row, column] == run.evaluations[lang]["macro_f1"]
-            assert axes.texts[row * 3 + column].get_text() == f"{values[row, column]:.2f}"
+            assert axes.texts[row * 5 + column].get_text() == f"{values[row, column]:.2f}"
+        for row, train in enumerate(grid.rows):
+            # Behind the languages the means over those that were trained on, and over the others.
+            trained = [column for column, lang in enumerate(grid.columns) if lang in train.split("-")]
+            others = [column for column in range(3) if column not in trained]
+            assert values[row, 3] == pytest.approx(values[row, trained].mean())
+            assert values[row, 4] == pytest.approx(values[row, others].mean())
+
+
+@pytest.mark.slow
+def test_many_models_are_on_several_pages(tmp_path, invoke, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, train in itertools.product(range(42), ("en", "en-fr")):
+        write_results(tmp_path / "outputs", f"model{number}", train, LANGS[:6])
+    for more in ([], ["--style", "paper"]):
+        assert invoke(post_eval, "--ignore_cfm", "--ignore_report", *more)[0] == 0
+    runs = load_results(tmp_path / "outputs")
+    # Inches: of A4 without margins; of what a browser shows without a search for its cells.
+    figures = (("paper", ["macro_f1"], "tve-macro_f1", 6.31, 9.7), ("screen", None, "tve", 14.5, 31))
+    for style, metrics, name, widest, highest in figures:
+        parts = split_pages(runs, select_grid(runs, metrics=metrics), STYLES[style])
+        assert [model for part in parts for model in part.models] == sorted({run.model for run in runs})
+        for number, part in enumerate(parts, 1):
+            assert list((tmp_path / "outputs").glob(f"{name}{f'-{number}' if number > 1 else ''}.p*")), number
+            if number in (1, len(parts)):
+                figure = train_vs_eval_figure(runs, part, STYLES[style])
+                assert figure.get_figwidth() <= widest and figure.get_figheight() <= highest
+                check_layout(figure)
 
 
 def test_shared_languages_first():

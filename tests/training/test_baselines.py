@@ -14,7 +14,7 @@ import post_eval
 from tests.factories import FAST, check_layout, write_label_sets
 from utils.evaluation.results import load_predictions, load_results
 from utils.evaluation.selection import select_grid
-from utils.figures.style import PAPER, SCREEN
+from utils.figures.style import PAPER, SCREEN, panels_of
 from utils.figures.tve import train_vs_eval_figure
 
 pytestmark = pytest.mark.slow
@@ -97,10 +97,10 @@ def test_baselines_have_rows_of_their_own_in_every_table_and_figure(inputs, invo
     for style in (SCREEN, PAPER):
         figure = train_vs_eval_figure(runs, select_grid(runs), style)
         check_layout(figure)
-        titles = [axes.get_title() for axes in figure.axes]
+        titles = [axes.get_title() for axes in panels_of(figure)]
         assert [title.partition(":")[0] for title in titles] == ["one", "two"] * 2 + ["tfidf", "tiny-probe"] * 2
         if style is SCREEN:
-            heights = [round(axes.get_position().y0, 3) for axes in figure.axes]
+            heights = [round(axes.get_position().y0, 3) for axes in panels_of(figure)]
             assert heights[0] == heights[1] > heights[2] == heights[3] > heights[4] == heights[5] > heights[6]
 
 

@@ -105,7 +105,7 @@ def mean_runs(groups: list[SeedGroup]) -> list[RunResults]:
     for row in seeds_table(groups):
         place = (row["model"], row["train_langs"], row["variant"])
         result = by_place.setdefault(place, {}).setdefault(row["eval_lang"], {})
-        result |= {row["metric"]: row["mean"], f"{row['metric']}_std": row["std"]}
+        result |= {row["metric"]: row["mean"], f"{row['metric']}_std": row["std"], "num_seeds": row["num_seeds"]}
     return [
         RunResults(Path(), f"{model} ({variant})" if variant else model, train_langs, evaluations)
         for (model, train_langs, variant), evaluations in by_place.items()

@@ -13,6 +13,9 @@ MARKERS = "os^Dv<>P"
 
 def accuracy_figure(rows: list[dict[str, Any]]) -> "Figure":
     """Return test accuracy with its interval against trainable parameters: colors are tasks, shapes are models."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     figure = new_figure(6.4, 4.2)
     axes = figure.add_axes((0.12, 0.13, 0.62, 0.77))
     tasks, models = (list(dict.fromkeys(row[key] for row in rows)) for key in ("task", "model"))
@@ -21,8 +24,11 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> "Figure":
         color = LINE_COLORS[tasks.index(row["task"]) % len(LINE_COLORS)]
         marker = MARKERS[models.index(row["model"]) % len(MARKERS)]
         error = [[value - low], [high - value]]
-        place = _beside(row, rows)
-        axes.errorbar(place, value, yerr=error, fmt=marker, color=color, capsize=3, markersize=6)
+        # Hollow, so that one does not hide another of as many parameters.
+        axes.errorbar(
+            row["trainable_parameters"], value, yerr=error, fmt=marker, color=color, capsize=3, markersize=7,
+            markerfacecolor="none", markeredgewidth=1.5, elinewidth=1,
+        )  # fmt: skip
         if row["model"] == TFIDF:
             axes.axhline(value, color=color, linewidth=0.8, linestyle="--", zorder=0)
     # Models that are not trained at all have a place too.
@@ -31,17 +37,15 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> "Figure":
     axes.set_ylabel("test accuracy, 95 % interval")
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    handles = [axes.plot([], [], "o", color=LINE_COLORS[i % len(LINE_COLORS)], label=x)[0] for i, x in enumerate(tasks)]
-    handles += [axes.plot([], [], MARKERS[i % len(MARKERS)], color="0.5", label=x)[0] for i, x in enumerate(models)]
-    axes.legend(handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    colors = [Patch(color=LINE_COLORS[i % len(LINE_COLORS)], label=x) for i, x in enumerate(tasks)]
+    shapes = [
+        Line2D([], [], marker=MARKERS[i % len(MARKERS)], color="0.4", linestyle="", markerfacecolor="none", label=x)
+        for i, x in enumerate(models)
+    ]
+    keys = {"loc": "upper left", "frameon": False, "fontsize": 8, "alignment": "left"}
+    first = axes.legend(handles=colors, title="color: task", bbox_to_anchor=(1.02, 1), **keys)
+    axes.add_artist(first)
+    below = 1 - 0.062 * (len(tasks) + 2)
+    axes.legend(handles=shapes, title="shape: model", bbox_to_anchor=(1.02, below), **keys)
     axes.set_title("accuracy against trainable parameters")
     return figure
-
-
-def _beside(row: dict[str, Any], rows: list[dict[str, Any]]) -> float:
-    """Return a row's place on the axis, a little beside those of the same number of parameters."""
-    place = row["trainable_parameters"]
-    same = [other["name"] for other in rows if other["trainable_parameters"] == place]
-    offset = same.index(row["name"]) - (len(same) - 1) / 2
-    # Below 1,000 the axis is linear.
-    return place * 1.12**offset if place else 80 * (offset + (len(same) - 1) / 2)

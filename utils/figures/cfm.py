@@ -13,7 +13,7 @@ import numpy as np
 
 from utils.evaluation.results import RunResults
 from utils.figures.names import NO_NAMES, Names
-from utils.figures.style import SCREEN, PanelGrid, Style, heat_map, hide_shared_labels, room_for, set_title
+from utils.figures.style import SCREEN, Key, PanelGrid, Style, heat_map, hide_shared_labels, room_for, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +62,7 @@ def confusion_figure(
         math.ceil(math.sqrt(num_panels)),
         title="" if style.shares_labels else f"{run.model} trained on {names.langs(run.train_langs)}",
         legend=names.legend(registers) if word == "register" else "",
+        key=Key(f"share of the texts with the {word}; grey: there are none"),
     )
     # Where rows share their labels, the first of a row must have some: the training texts come last.
     summary = None if ignore_summary else num_panels - 1 if style.shares_labels else 0

@@ -24,7 +24,7 @@ def plot_loss_curves(path: Path, batches: list[dict[str, Any]], epochs: list[dic
     if len(names) == 2:
         # A single loss is the overall one.
         names = names[:1]
-    figure = new_figure(7, 0.6 + 2.6 * len(names))
+    figure = new_figure(8.5, 0.6 + 2.6 * len(names))
     for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
         for split, color in SPLIT_COLORS.items():
             _draw_split(axes, name, split, color, batches, epochs)
@@ -34,7 +34,7 @@ def plot_loss_curves(path: Path, batches: list[dict[str, Any]], epochs: list[dic
         axes.grid(color="#dddddd", linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[1]:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     axes.set_xlabel("epoch")
     figure.tight_layout()
     return save_figure(figure, path, ["pdf"])[0]
@@ -64,6 +64,8 @@ def _draw_split(
 
 def curves(name: str, rows: list[dict[str, Any]]) -> "Figure":
     """Return loss and accuracy by epoch, side by side."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = new_figure(7, 2.8)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in rows]
@@ -79,7 +81,7 @@ def curves(name: str, rows: list[dict[str, Any]]) -> "Figure":
             axes.plot(*zip(*points, strict=True), "o-", color=color, label=label, markersize=4)
     for axes in (left, right):
         axes.set_xlabel("epoch")
-        axes.set_xticks(epochs if len(epochs) < 12 else epochs[:: len(epochs) // 8])
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         axes.grid(color="#dddddd", linewidth=0.5)
         axes.spines[["top", "right"]].set_visible(False)

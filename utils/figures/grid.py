@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.evaluation.metrics import metric_title
-from utils.figures.style import SCREEN, heat_map, new_figure, room_for
+from utils.figures.style import SCREEN, draw_scale, heat_map, new_figure, room_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CELL_WIDTH, CELL_HEIGHT = 0.62, 0.32
 
 
-RIGHT, TOP, BOTTOM, TITLE = 0.35, 0.45, 0.65, 0.55
+RIGHT, TOP, BOTTOM, TITLE, KEY = 0.35, 0.45, 0.65, 0.55, 0.45
 
 
 AXIS_DISTANCE, AXIS_HEIGHT = 1.9, 3.2
@@ -46,6 +46,8 @@ def grid_figure(rows: list[dict[str, Any]], varying: list[str], metric: str) -> 
 
 def heat_maps(rows: list[dict[str, Any]], varying: list[str], metric: str) -> "Figure":
     """Draw a heat map per model and training languages, colored from the worst value of all to the best."""
+    from matplotlib.patches import Rectangle
+
     across, down = varying[0], varying[1] if len(varying) > 1 else None
     columns = values_of(rows, across)
     lines = values_of(rows, down) if down else [""]
@@ -55,10 +57,11 @@ def heat_maps(rows: list[dict[str, Any]], varying: list[str], metric: str) -> "F
     rotation, below = room_for([shown(value) for value in columns], inner[0] / len(columns))
     panel = (left + inner[0] + RIGHT, TOP + inner[1] + BOTTOM + below)
     per_line = math.ceil(math.sqrt(len(panels)))
-    width, height = per_line * panel[0], math.ceil(len(panels) / per_line) * panel[1] + TITLE
+    width, height = per_line * panel[0], math.ceil(len(panels) / per_line) * panel[1] + TITLE + KEY
     figure = new_figure(width, height)
     figure.text(0.5, 1 - 0.25 / height, metric_title(metric), ha="center", va="center", size=11)
     scale = [row[metric] for row in rows]
+    best = min(scale) if metric.endswith("loss") else max(scale)
     for index, (model, langs) in enumerate(panels):
         values = np.full((len(lines), len(columns)), np.nan)
         # From the worst to the best, so that the best of several with the same place stays.
@@ -75,6 +78,14 @@ def heat_maps(rows: list[dict[str, Any]], varying: list[str], metric: str) -> "F
         axes.set_yticklabels([shown(value) for value in lines])
         axes.set_xlabel(across)
         axes.set_ylabel(down or "")
+        # As good as the best one of all: there may be several.
+        for line, column in np.argwhere(values == best):
+            axes.add_patch(Rectangle((column + 0.04, line + 0.06), 0.92, 0.88, fill=False, edgecolor="black"))
+    ends = (max(scale), min(scale)) if metric.endswith("loss") else (min(scale), max(scale))
+    where = (0.15 / width, 0.28 / height, 1.1 / width, 0.11 / height)
+    draw_scale(figure, where, [f"{end:.3f}" for end in ends])
+    text = f"{metric_title(metric)}; framed: the best"
+    figure.text(1.5 / width, 0.335 / height, text, va="center", size=SCREEN.font - 1, color="0.3")
     return figure
 
 

@@ -20,10 +20,9 @@ class Names:
         return "/".join(name[:1].upper() + name[1:] for name in self.languages[lang].split("/"))
 
     def langs(self, train_langs: str) -> str:
-        """Return the names of one or two training languages, ``English + French`` for en-fr; more stay codes."""
+        """Return the names of training languages, ``English + French`` for en-fr; codes where one has no name."""
         langs = train_langs.split("-")
-        named = len(langs) < 3 and all(lang in self.languages for lang in langs)
-        return " + ".join(map(self.lang, langs)) if named else train_langs
+        return " + ".join(map(self.lang, langs)) if all(lang in self.languages for lang in langs) else train_langs
 
     def legend(self, registers: list[str]) -> str:
         """Return what the registers' abbreviations stand for; empty where there is nothing to say."""

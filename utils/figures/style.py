@@ -4,7 +4,7 @@ import math
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -26,6 +26,8 @@ SMALLEST_TEXT = 4
 DIGIT_WIDTH = 0.58
 # Inches between panels that share their labels.
 GAP = 0.09
+# Lines of text that a key takes at most, and that its scale of colors is wide; what its axes, no panel, are called.
+KEY_LINES, SCALE_LINES, KEY_AXES = 3.6, 9, "key"
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,13 @@ STYLES = {"screen": SCREEN, "paper": PAPER}
 def new_figure(width: float, height: float, style: Style = SCREEN) -> "Figure":
     """Return an empty figure, width and height in inches, that needs no display."""
     import matplotlib
+    import seaborn
 
     matplotlib.use("Agg")
-    matplotlib.rcParams.update(
-        {
+    seaborn.set_theme(
+        style="ticks",
+        palette=LINE_COLORS,
+        rc={
             # Embedded TrueType fonts in PDF; outlines in SVG, which looks the same where the font is missing.
             "pdf.fonttype": 42,
             "svg.fonttype": "path",
@@ -82,11 +87,23 @@ def new_figure(width: float, height: float, style: Style = SCREEN) -> "Figure":
             "xtick.labelsize": style.font,
             "ytick.labelsize": style.font,
             "axes.linewidth": 0.5 if style.shares_labels else 0.8,
-        }
+            **{f"{axis}tick.major.{what}": size for axis in "xy" for what, size in (("size", 3), ("width", 0.6))},
+            "legend.fontsize": 0.9 * style.font,
+            # A theme would take Arial where it is there, and other shapes of letters elsewhere.
+            "font.family": "DejaVu Sans",
+        },
     )
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=style.dpi)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the colors of heat maps say, from 0 to 1, and what their frames do."""
+
+    colors: str
+    frames: str = ""
 
 
 class PanelGrid:
@@ -100,6 +117,7 @@ class PanelGrid:
         per_row: panels side by side; as many as fit where the style limits the width.
         title: of the figure.
         legend: text below the panels.
+        key: of the colors, below the panels too.
     """
 
     def __init__(
@@ -111,6 +129,7 @@ class PanelGrid:
         per_row: int,
         title: str = "",
         legend: str = "",
+        key: "Key | None" = None,
     ):
         left, right, top, bottom = margins
         self.count, self.style, self.margins = count, style, margins
@@ -118,6 +137,9 @@ class PanelGrid:
         self.per_row = per_row
         if style.shares_labels:
             total, self.per_row = self._fit(wide, left + right)
+            if self.per_row > 2 and count % self.per_row == 1:
+                # No panel stands alone in the last row.
+                self.per_row -= 1
             # Panels fill the width.
             wide = (total - left - right + GAP) / self.per_row - GAP
             self.step = (wide + GAP, top + high + GAP)
@@ -129,17 +151,53 @@ class PanelGrid:
         # A title is as wide as the figure at most.
         self.title_height = 0.65 / 9 * style.font if title else 0.02
         lines = textwrap.wrap(legend, max(20, int((total - 0.2) / (0.88 * style.character)))) if legend else []
-        below = style.line * len(lines) + (0.08 if lines else 0)
+        words = style.line * len(lines) + (0.08 if lines else 0)
+        self.width = total
+        below = words + (self._key_lines(key)[2] * style.line if key else 0)
         rows = math.ceil(count / self.per_row)
-        self.width, self.height = total, self.title_height + rows * self.step[1] + around + below
+        self.height = self.title_height + rows * self.step[1] + around + below
         self.figure = new_figure(self.width, self.height, style)
         if title:
             size = min(style.font * 1.5, 100 * self.width / len(title))
             y = 1 - self.title_height * 0.45 / self.height
             self.figure.text(0.5, y, title, ha="center", va="center", size=size)
         if lines:
-            y = (below - 0.06) / self.height
+            y = (words - 0.06) / self.height
             self.figure.text(0.1 / self.width, y, "\n".join(lines), ha="left", va="top", size=style.font, color="0.3")
+
+        if key:
+            self._draw_key(key, words)
+
+    def _key_lines(self, key: "Key") -> tuple[list[str], bool, float]:
+        """Return the text about colors as it fits beside the scale, whether frames fit in the same line, all lines."""
+        room = self.width - 0.18 - (SCALE_LINES + 0.7) * self.style.line
+        letters = room / (1.04 * self.style.character)
+        texts = textwrap.wrap(key.colors, max(12, int(letters)))
+        beside = len(texts) == 1 and len(key.colors) + len(key.frames) + 6 < letters
+        return texts, beside, max(2, len(texts)) + 0.4 + (1.2 if key.frames and not beside else 0)
+
+    def _draw_key(self, key: "Key", bottom: float) -> None:
+        """Draw the scale of the colors, and a framed cell with what frames say."""
+        from matplotlib.patches import Rectangle
+
+        line, font = self.style.line, self.style.font
+        texts, beside, lines = self._key_lines(key)
+        x, y, wide, high = 0.18, bottom + (lines - 1.1) * line, SCALE_LINES * line, 0.55 * line
+        draw_scale(self.figure, self._share(x, y, wide, high), ["0", "0.5", "1"], 0.85 * font)
+        words = [(x + wide + 0.7 * line, y + high, "\n".join(texts))]
+        if key.frames:
+            place = x + wide + 2 * line + 1.04 * self.style.character * len(key.colors) if beside else x
+            y = y if beside else bottom + 0.3 * line
+            box = self._share(place, y, 1.3 * line, high)
+            frame = Rectangle(box[:2], *box[2:], transform=self.figure.transFigure, fill=False, edgecolor="black")
+            self.figure.add_artist(frame)
+            words.append((place + 1.8 * line, y + high, key.frames))
+        for place, y, text in words:
+            self.figure.text(*self._share(place, y), text, va="top", size=font, color="0.3")
+
+    def _share(self, *inches: float) -> Any:
+        """Return lengths, by turns across and upwards, as shares of the figure's."""
+        return tuple(length / (self.height if place % 2 else self.width) for place, length in enumerate(inches))
 
     def _fit(self, wide: float, around: float) -> tuple[float, int]:
         for width in self.style.widths:
@@ -175,6 +233,11 @@ def hide_shared_labels(axes: "Axes", below: bool, beside: bool) -> None:
         axes.set_ylabel("")
 
 
+def panels_of(figure: "Figure") -> "list[Axes]":
+    """Return the panels of a figure, without the key of its colors."""
+    return [axes for axes in figure.axes if axes.get_label() != KEY_AXES]
+
+
 def points_wide(axes: "Axes") -> float:
     """Return the width of a panel in points."""
     return axes.get_position().width * cast("Figure", axes.figure).get_figwidth() * 72
@@ -197,38 +260,47 @@ def heat_map(axes: "Axes", shares: np.ndarray, texts: np.ndarray, size: float = 
         texts: what to write in the cells, same shape.
         size: of the text in points, at most; it becomes smaller, or is left out, where it does not fit.
     """
+    import seaborn
     from matplotlib.patches import Rectangle
 
     rows, columns = shares.shape
-    axes.imshow(np.ma.masked_invalid(shares), vmin=0, vmax=1, cmap=COLORS, aspect="auto")
     width = points_wide(axes) / columns
     longest = max((len(line) for text in texts.flat for line in text.split("\n")), default=1)
     size = min(size, 0.97 * width / (DIGIT_WIDTH * max(longest, 1)))
-    for (row, column), share in np.ndenumerate(shares):
-        if np.isnan(share):
-            corner = (column - 0.5, row - 0.5)
-            axes.add_patch(Rectangle(corner, 1, 1, facecolor=NO_VALUE, edgecolor="white", hatch="////", linewidth=0))
-        if texts[row, column] and size >= SMALLEST_TEXT:
-            color = "white" if share > 0.6 else "black"
-            axes.text(
-                column,
-                row,
-                str(texts[row, column]),
-                ha="center",
-                va="center",
-                color=color,
-                size=size,
-                linespacing=0.95,
-            )
-    axes.set_xticks(np.arange(columns))
-    axes.set_yticks(np.arange(rows))
-    # Two collections of lines are drawn far sooner than the grid of minor ticks.
-    axes.vlines(np.arange(columns + 1) - 0.5, -0.5, rows - 0.5, color="white", linewidth=1)
-    axes.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, color="white", linewidth=1)
-    axes.set_xlim(-0.5, columns - 0.5)
-    axes.set_ylim(rows - 0.5, -0.5)
+    empty = np.isnan(shares)
+    for row, column in np.argwhere(empty):
+        corner = (column, row)
+        axes.add_patch(Rectangle(corner, 1, 1, facecolor=NO_VALUE, edgecolor="white", hatch="////", linewidth=0))
+    seaborn.heatmap(
+        shares, vmin=0, vmax=1, cmap=COLORS, mask=empty, annot=texts if size >= SMALLEST_TEXT else None, fmt="",
+        annot_kws={"size": size, "linespacing": 0.95}, linewidths=size / 8, linecolor="white", cbar=False,
+        xticklabels=False, yticklabels=False, ax=axes,
+    )  # fmt: skip
+    # Cells have their middles at halves.
+    axes.set_xticks(np.arange(columns) + 0.5, [""] * columns)
+    axes.set_yticks(np.arange(rows) + 0.5, [""] * rows)
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+
+
+def draw_scale(
+    figure: "Figure", where: tuple[float, float, float, float], labels: list[str], size: float = SCREEN.cell_text
+) -> None:
+    """Draw the colors from the least value to the greatest, with labels at equal distances below.
+
+    Args:
+        figure: to draw on.
+        where: left, bottom, width and height, as shares of the figure's.
+        labels: from the first color to the last one.
+        size: of them, in points.
+    """
+    from matplotlib.cm import ScalarMappable
+
+    axes = figure.add_axes(where, label=KEY_AXES)
+    ticks = [float(place) for place in np.linspace(0, 1, len(labels))]
+    bar = figure.colorbar(ScalarMappable(cmap=COLORS), cax=axes, orientation="horizontal", ticks=ticks)
+    bar.outline.set_visible(False)
+    axes.set_xticklabels(labels)
+    axes.tick_params(length=0, pad=1, labelsize=size)
 
 
 def room_for(names: list[str], width: float, style: Style = SCREEN) -> tuple[int, float]:

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.cli.panels import WHERE, next_command, show
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.cli.values import plural
@@ -65,10 +66,14 @@ def main() -> int:
                 raise
             failures[lang] = str(error) or type(error).__name__
     if len(failures) < len(langs):
-        print(f"metrics      {layout.outputs / 'eval'}\npredictions  {layout.outputs / 'predictions'}")
         settings = (read_record(layout.run_json) or {}).get("options", {})
         card = write_classifier_card(layout, card_options(settings))
-        print(f"model card   {card}" if card else "model card   left as it is")
+        lines = [
+            f"metrics      {layout.outputs / 'eval'}\npredictions  {layout.outputs / 'predictions'}",
+            f"model card   {card or 'left as it is'}",
+            f"next         {next_command('post_eval.py', options, WHERE)}",
+        ]
+        show(f"{layout.name} is evaluated", "\n".join(lines))
     for lang, reason in failures.items():
         print(f"evaluate.py: error: {lang} failed: {reason}", file=sys.stderr)
     return 1 if failures else 0

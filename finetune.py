@@ -19,6 +19,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+from utils.cli.panels import WHERE, next_command, show
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.data.exclusions import read_exclusions
@@ -62,7 +63,9 @@ def main() -> int:
     options = parse_options(FinetuneOptions, __doc__)
     if is_baseline(options.model_name, load_registry(options.model_registry)):
         if is_main_process():
-            print(fit_baseline(options))
+            summary = fit_baseline(options)
+            command = next_command("post_eval.py", options, WHERE)
+            show(f"{options.model_name}-{options.train_langs}", f"{summary}\nnext     {command}")
         return 0
     run = plan(options)
     if options.do_optimize:
@@ -143,7 +146,10 @@ def train(run: Run) -> None:
             run.stop.phase = COMPLETE
             if not run.options.keep_checkpoints:
                 run.points.remove()
-            print(summary)
+            command = next_command(
+                "evaluate.py", run.options, ("model_name", "train_langs", *WHERE), " --eval_langs all"
+            )
+            show(f"{layout.name} is trained", f"{summary}\nnext     {command}")
             leave_process_group()
         # The run is complete, with a card or without.
         write_classifier_card(layout, card_options(run.settings))
@@ -173,7 +179,7 @@ def fit(run: Run) -> str:
         write_hashes(run.layout.train_hashes, prepared.data.hashes)
         run.record.content["leakage"] = find_leakage(run.texts, run.langs, prepared.data.hashes)
         run.record.write("running")
-        print(describe_start(run, trainer))
+        show(f"training {run.layout.name}", describe_start(run, trainer))
         for lang, share in run.record.content["leakage"].items():
             if warning := leakage_warning(share, lang):
                 print(f"warning: {warning}", file=sys.stderr)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from utils.cli.options import IDENTITY, PLACE, PLACES, CommonOptions, Need, option, options_by_role
+from utils.cli.panels import show
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.cli.values import plural
@@ -190,9 +191,10 @@ def main() -> int:
         written.append(make_report(options, results, tables["seeds.csv"]))
     evaluations = sum(len(run.evaluations) for run in results.runs)
     left = f"; {plural(unchanged, 'figure')} left as {'it was' if unchanged == 1 else 'they were'}" if unchanged else ""
-    print(f"{plural(len(results.runs), 'model')}, {plural(evaluations, 'evaluation')}{left}")
-    for path in written:
-        print(path)
+    lines = [f"{plural(len(results.runs), 'model')}, {plural(evaluations, 'evaluation')}{left}", *map(str, written)]
+    if written and written[-1].suffix == ".html":
+        lines.append(f"next: open {written[-1]} in a browser")
+    show("figures, tables and the report", "\n".join(lines))
     return 0
 
 

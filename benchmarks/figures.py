@@ -70,7 +70,9 @@ def write_results(folder: Path, train_sets: list[str], langs: list[str]) -> None
 
 
 def measure(folder: Path, processors: set[int]) -> float:
-    """Return the seconds of post_eval.py with these processors."""
+    """Return the seconds of post_eval.py with these processors; all figures are drawn anew."""
+    for figure in folder.rglob("*.png"):
+        figure.unlink()
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, str(PROJECT / "post_eval.py"), "--base_dir", str(folder)],

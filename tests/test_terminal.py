@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import termios
@@ -88,3 +89,33 @@ def test_long_work_has_a_bar_on_terminals_only(tmp_path, invoke, monkeypatch):
     assert "drawing:" in said and "\033[38;2;" not in said
     status, _, errors = invoke(post_eval)
     assert (status, errors) == (0, "")
+
+
+def test_panels_on_terminals_and_lines_elsewhere(tmp_path, invoke, monkeypatch):
+    """The end of a script says what was written and what to type next."""
+    monkeypatch.chdir(tmp_path)
+    write_results(tmp_path / "outputs", "xlmr", "en", ["en", "fr"])
+    status, output, _ = invoke(post_eval, "--ignore_cfm")
+    assert status == 0 and output.splitlines()[-1] == "next: open outputs/report.html in a browser"
+    assert "\u2500" not in output
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, 100))
+    command = [sys.executable, str(PROJECT / "post_eval.py"), "--ignore_cfm"]
+    subprocess.run(command, cwd=tmp_path, stdout=theirs, stderr=subprocess.DEVNULL, check=True)
+    os.close(theirs)
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "figures, tables and the report" in said and "\u2500" in said and "outputs/report.html" in said
+
+
+def test_the_next_command_has_what_was_given(tmp_path, monkeypatch):
+    from evaluate import EvaluateOptions
+    from utils.cli.panels import WHERE, next_command
+    from utils.cli.parser import OptionParser
+
+    monkeypatch.setenv("CORPUS_PATH", "from-the-environment")
+    given = ["--model_name", "xlmr", "--train_langs", "en-fr", "--eval_langs", "fr", "--subfolder", "my runs"]
+    options = OptionParser(EvaluateOptions).parse(given)
+    assert next_command("post_eval.py", options, WHERE) == "python post_eval.py --subfolder 'my runs'"
+    again = next_command("evaluate.py", options, ("model_name", "train_langs", *WHERE), " --eval_langs all")
+    assert OptionParser(EvaluateOptions).parse(shlex.split(again)[2:]).subfolder == "my runs"

@@ -42,7 +42,7 @@ def accuracy_figure(rows: list[dict[str, Any]]) -> "Figure":
         Line2D([], [], marker=MARKERS[i % len(MARKERS)], color="0.4", linestyle="", markerfacecolor="none", label=x)
         for i, x in enumerate(models)
     ]
-    keys = {"loc": "upper left", "frameon": False, "fontsize": 8, "alignment": "left"}
+    keys = {"loc": "upper left", "frameon": False, "fontsize": 8, "title_fontsize": 8, "alignment": "left"}
     first = axes.legend(handles=colors, title="color: task", bbox_to_anchor=(1.02, 1), **keys)
     axes.add_artist(first)
     below = 1 - 0.062 * (len(tasks) + 2)

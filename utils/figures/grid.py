@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.evaluation.metrics import metric_title
-from utils.figures.style import SCREEN, draw_scale, heat_map, new_figure, room_for
+from utils.figures.style import LINE_COLORS, SCREEN, draw_scale, heat_map, new_figure, room_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,12 +80,14 @@ def heat_maps(rows: list[dict[str, Any]], varying: list[str], metric: str) -> "F
         axes.set_ylabel(down or "")
         # As good as the best one of all: there may be several.
         for line, column in np.argwhere(values == best):
-            axes.add_patch(Rectangle((column + 0.04, line + 0.06), 0.92, 0.88, fill=False, edgecolor="black"))
+            axes.add_patch(
+                Rectangle((column + 0.04, line + 0.06), 0.92, 0.88, fill=False, edgecolor=LINE_COLORS[1], linewidth=2)
+            )
     ends = (max(scale), min(scale)) if metric.endswith("loss") else (min(scale), max(scale))
-    where = (0.15 / width, 0.28 / height, 1.1 / width, 0.11 / height)
+    where = (0.35 / width, 0.28 / height, 1.1 / width, 0.11 / height)
     draw_scale(figure, where, [f"{end:.3f}" for end in ends])
     text = f"{metric_title(metric)}; framed: the best"
-    figure.text(1.5 / width, 0.335 / height, text, va="center", size=SCREEN.font - 1, color="0.3")
+    figure.text(1.75 / width, 0.335 / height, text, va="center", size=SCREEN.font - 1, color="0.3")
     return figure
 
 

@@ -43,10 +43,6 @@ def reliability_figure(
             x=lows, weights=[0.2 * row["count"] / most for row in bins],
             bins=[*lows, lows[-1] + widths[-1]], color="#dadaeb", edgecolor="white", linewidth=0.4, alpha=1, ax=axes,
         )  # fmt: skip
-        axes.text(
-            0.99, 0.21, f"up to {most:,} {'labels' if 'labels' in result else 'texts'}",
-            ha="right", va="bottom", size=0.75 * style.font, color="0.45",
-        )  # fmt: skip
         points = ([row["confidence"] for row in bins], [row["accuracy"] for row in bins])
         axes.plot(*points, "-", color=LINE_COLORS[5], linewidth=style.font / 9)
         # So few texts say little.
@@ -57,7 +53,8 @@ def reliability_figure(
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlabel("probability of a label" if "labels" in result else "confidence")
+        unit = "labels" if "labels" in result else "texts"
+        axes.set_xlabel(f"{what}; a bar: up to {most:,} {unit}", size=0.9 * style.font)
         axes.set_ylabel("texts that have it" if "labels" in result else "accuracy")
         set_title(axes, f"{names.lang(lang)}: ECE {result['expected_calibration_error']:.3f}", style)
         note = f"{result['error_if_calibrated']:.3f} if calibrated"

@@ -193,7 +193,8 @@ class PanelGrid:
             self.figure.add_artist(frame)
             words.append((place + 1.8 * line, y + high, key.frames))
         for place, y, text in words:
-            self.figure.text(*self._share(place, y), text, va="top", size=font, color="0.3")
+            left, top = self._share(place, y)
+            self.figure.text(left, top, text, va="top", size=font, color="0.3")
 
     def _share(self, *inches: float) -> Any:
         """Return lengths, by turns across and upwards, as shares of the figure's."""
@@ -272,10 +273,15 @@ def heat_map(axes: "Axes", shares: np.ndarray, texts: np.ndarray, size: float = 
         corner = (column, row)
         axes.add_patch(Rectangle(corner, 1, 1, facecolor=NO_VALUE, edgecolor="white", hatch="////", linewidth=0))
     seaborn.heatmap(
-        shares, vmin=0, vmax=1, cmap=COLORS, mask=empty, annot=texts if size >= SMALLEST_TEXT else None, fmt="",
-        annot_kws={"size": size, "linespacing": 0.95}, linewidths=size / 8, linecolor="white", cbar=False,
+        shares, vmin=0, vmax=1, cmap=COLORS, mask=empty, linewidths=size / 8, linecolor="white", cbar=False,
         xticklabels=False, yticklabels=False, ax=axes,
     )  # fmt: skip
+    # Not by seaborn, which would make a text of every empty cell too: half of the time.
+    for row, column in np.argwhere(texts != "") if size >= SMALLEST_TEXT else ():
+        axes.text(
+            column + 0.5, row + 0.5, str(texts[row, column]), ha="center", va="center", size=size, linespacing=0.95,
+            color="white" if shares[row, column] > 0.6 else "0.15",
+        )  # fmt: skip
     # Cells have their middles at halves.
     axes.set_xticks(np.arange(columns) + 0.5, [""] * columns)
     axes.set_yticks(np.arange(rows) + 0.5, [""] * rows)

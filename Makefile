@@ -23,7 +23,7 @@ CUDA := ^(nvidia-|cuda-|triton=)
 SHELL_FILES = .ci/run $(wildcard *.sh demo/*.sh utils/jobs/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-ipa demo-slurm lock test coverage docs test-fast test-slurm test-gpu lint format bench bench-masking bench-predict bench-figures agnews clean
+.PHONY: help setup demo demo-ipa demo-slurm lock test coverage docs test-fast test-slurm test-gpu lint format bench bench-masking bench-predict bench-figures agnews registers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ agnews: $(READY) ## compare full fine-tuning, LoRA and a baseline on AG News (ne
 	@test -n "$(AG_NEWS_PATH)" || { echo "AG_NEWS_PATH must name a folder with train.csv and test.csv of AG News" >&2; exit 2; }
 	$(BIN)/python -m demo.minilm demo/build/minilm.json
 	MODEL_REGISTRY=demo/build/minilm.json $(BIN)/python run_pipeline.py config/agnews-minilm.yaml --dataset "$(AG_NEWS_PATH)"
+
+registers: $(READY) ## fine-tune and evaluate multilingual-e5-small on real registers (needs CORPUS_PATH; hours on two cores)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo/registers.sh
 
 clean: ## remove caches and the demo's files, never outputs/ or models/
 	rm -rf demo/build demo/checkpoints .cache .pytest_cache .ruff_cache .hypothesis .mypy_cache .import_linter_cache .coverage site

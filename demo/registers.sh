@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The study of docs/results/registers.md: multilingual-e5-small on a register-corpus in Swedish, French and Finnish.
-# CORPUS_PATH names the corpus. What is done is not repeated, so the same command goes on after an interruption.
+# A study of real weights and texts: multilingual-e5-small on Swedish, French, Finnish and two mixes, with SEEDS seeds, beside
+# TF-IDF and the frozen encoder. CORPUS_PATH names the corpus. What is done is not repeated, so the same command goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

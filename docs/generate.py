@@ -85,7 +85,9 @@ def shown_default(field: dataclasses.Field, required: str) -> str:
         return ""
     if isinstance(default, dict) or callable(default):
         return "…"
-    return f"`{' '.join(map(str, default)) if isinstance(default, (list, tuple)) else default}`"
+    text = " ".join(map(str, default)) if isinstance(default, (list, tuple)) else str(default)
+    # Files of the repository, wherever it is.
+    return f"`{text.removeprefix(f'{ROOT}/')}`"
 
 
 def row(field: dataclasses.Field, required: str) -> str:

@@ -214,7 +214,8 @@ def test_the_whole_chain_on_real_texts(real_corpus, tmp_path, invoke, monkeypatc
     assert last < first < math.log(8), "better than equal probabilities"
     table = pd.read_csv(tmp_path / "outputs/summary.csv", keep_default_na=False)
     assert len(table) == 6 * len(METRICS)
-    for path in output.split()[-3:]:
+    assert output.splitlines()[-1] == "next: open outputs/report.html in a browser"
+    for path in output.splitlines()[-4:-1]:
         assert (tmp_path / path).stat().st_size > 0
 
 

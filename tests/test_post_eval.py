@@ -102,8 +102,8 @@ def test_every_cell_of_the_train_vs_eval_matrix(results):
 @pytest.mark.slow
 def test_many_models_are_on_several_pages(tmp_path, invoke, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for number, train in itertools.product(range(42), ("en", "en-fr")):
-        write_results(tmp_path / "outputs", f"model{number}", train, LANGS[:6])
+    for number in range(42):
+        write_results(tmp_path / "outputs", f"model{number}", "en", LANGS[:6])
     for more in ([], ["--style", "paper"]):
         assert invoke(post_eval, "--ignore_cfm", "--ignore_report", *more)[0] == 0
     runs = load_results(tmp_path / "outputs")
@@ -114,7 +114,7 @@ def test_many_models_are_on_several_pages(tmp_path, invoke, monkeypatch):
         assert [model for part in parts for model in part.models] == sorted({run.model for run in runs})
         for number, part in enumerate(parts, 1):
             assert list((tmp_path / "outputs").glob(f"{name}{f'-{number}' if number > 1 else ''}.p*")), number
-            if number in (1, len(parts)):
+            if number == 1:
                 figure = train_vs_eval_figure(runs, part, STYLES[style])
                 assert figure.get_figwidth() <= widest and figure.get_figheight() <= highest
                 check_layout(figure)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.data.corpus_load import open_corpus
+from utils.data.corpus_load import open_corpus, read_info
 from utils.data.dataset_files import SUFFIXES, DatasetSource, load_split, read_file
 from utils.data.delimited import read_utf8, write_rows
 from utils.data.hub import local_or_hub
@@ -148,29 +148,24 @@ def write_language(root: Path, lang: str, language_name: str, splits: dict[str, 
     if there and not force:
         raise UserError(f"{there[0]} is there already; --force replaces it")
     corpus = open_corpus(str(root)) if (root / "info").is_dir() else None
-    registers: dict[str, Any] = _register_file(root) if corpus else {}
+    registers_file = root / "info" / "reg_abbv.json"
+    registers: dict[str, Any] = read_info(registers_file) if corpus else {}
     known = corpus.scheme.names if corpus else {}
     for texts in splits.values():
         registers |= {name: title for name, title in sorted(texts.names.items()) if name not in {**known, **registers}}
+    names = {**(corpus.language_names if corpus else {}), lang: language_name}
+    info = {registers_file: registers, root / "info" / "lang2name.json": names}
+    # First, so that no file ever holds a register that the corpus does not know.
+    for path, content in info.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, content)
     for split, path in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         texts = splits[split]
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             rows = zip((" ".join(own) for own in texts.labels), texts.texts, strict=True)
             write_rows(file, rows, delimiter="\t")
-    names = {**(corpus.language_names if corpus else {}), lang: language_name}
-    info = {root / "info" / "reg_abbv.json": registers, root / "info" / "lang2name.json": names}
-    for path, content in info.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, content)
     return [*files.values(), *info]
-
-
-def _register_file(root: Path) -> dict[str, Any]:
-    from utils.cli.config_files import parse_json
-
-    path = root / "info" / "reg_abbv.json"
-    return parse_json(path.read_text(encoding="utf-8-sig"), path)
 
 
 def describe(splits: dict[str, Texts]) -> list[str]:

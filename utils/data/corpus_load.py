@@ -175,18 +175,19 @@ def open_corpus(path: str) -> Corpus:
         raise UserError(f"the corpus folder {root} does not exist; give it with --corpus_path or $CORPUS_PATH")
     registers_file, languages_file = root / "info" / "reg_abbv.json", root / "info" / "lang2name.json"
     try:
-        scheme = parse_registers(_read_info(registers_file))
+        scheme = parse_registers(read_info(registers_file))
     except ValueError as error:
         raise UserError(f"{registers_file}: {error}") from None
     if not scheme.names:
         raise UserError(f"{registers_file}: no registers in this file")
-    names = _read_info(languages_file)
+    names = read_info(languages_file)
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise UserError(f"{languages_file}: expected an object of abbreviations and names")
     return Corpus(root, scheme, names)
 
 
-def _read_info(path: Path) -> Any:
+def read_info(path: Path) -> Any:
+    """Return the content of one of the files in info/; raises a `UserError` if it cannot be read."""
     try:
         return parse_json(path.read_text(encoding="utf-8-sig"), path)
     except FileNotFoundError:

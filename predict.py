@@ -16,11 +16,13 @@ or killed, the same command goes on where it was.
 """
 
 import os
+import shlex
 import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.cli.panels import show
 from utils.cli.parser import parse_options
 from utils.cli.script import EXIT_FAILURE, EXIT_USAGE, run_script
 from utils.errors import UserError
@@ -167,7 +169,8 @@ def load_classifier(options: PredictOptions, folder: Path) -> "Classifier":
 def report(outcome: "Outcome", overview: dict[str, Any], folder: LabelFolder) -> int:
     """Say what was labelled and what was not; returns the exit status."""
     if is_main_process():
-        print(describe_overview(outcome, overview, folder))
+        command = shlex.join(["python", "post_eval.py", "--predictions", str(folder.path)])
+        show("labels", f"{describe_overview(outcome, overview, folder)}\nnext  {command}")
     for line in describe_problems(outcome):
         print(f"predict.py: error: {line}", file=sys.stderr)
     if not outcome.problems:

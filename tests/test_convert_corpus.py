@@ -94,6 +94,20 @@ def test_saved_datasets_keep_their_test_part_and_names(tmp_path, invoke):
     assert [labels for labels, _ in corpus.rows("train", "en")][:2] == [["IN", "OP"], ["IN"]]
 
 
+@pytest.mark.parametrize("kind", ["saved", "files"])
+def test_datasets_without_a_test_part_get_one(kind, tmp_path, invoke):
+    rows = datasets.Dataset.from_list([{"text": f"text {n}", "register": "AB"[n % 2]} for n in range(20)])
+    if kind == "saved":
+        datasets.DatasetDict({"train": rows}).save_to_disk(tmp_path / "given")
+    else:
+        write_table(tmp_path / "given" / "train.csv", rows.to_list())
+    status, _, err = invoke(
+        convert_corpus, "--input", tmp_path / "given", "--lang", "en", "--corpus_path", tmp_path / "corpus"
+    )
+    assert status == 0, err
+    assert len(pairs(tmp_path / "corpus", "en", "test")) == 4
+
+
 def test_a_language_is_added_and_none_is_lost(tmp_path, invoke):
     table = tmp_path / "texts.csv"
     write_table(table, [{"text": f"text {n}", "register": "news" if n % 2 else "story"} for n in range(10)])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.data.corpus_load import open_corpus, read_info
-from utils.data.dataset_files import SUFFIXES, DatasetSource, load_split, read_file
+from utils.data.dataset_files import SUFFIXES, DatasetSource, load_split, read_file, split_names
 from utils.data.delimited import read_utf8, write_rows
 from utils.data.hub import local_or_hub
 from utils.errors import UserError, nearest
@@ -76,10 +76,11 @@ def read_texts(given: str, text_column: str, register_column: str) -> dict[str, 
     if path.is_dir() and any(path.glob("*/*.txt")):
         return {TRAIN: _of_folders(path)}
     source = DatasetSource(local_or_hub(Path.cwd() / "here", given))
-    found = {TRAIN: _of_table(load_split(source, TRAIN), text_column, register_column, f"{given}, {TRAIN}")}
-    if not source.is_local or source.is_saved or any((path / f"{TEST}{suffix}").is_file() for suffix in SUFFIXES):
-        found[TEST] = _of_table(load_split(source, TEST), text_column, register_column, f"{given}, {TEST}")
-    return found
+    splits = [TRAIN, TEST] if TEST in split_names(source) else [TRAIN]
+    return {
+        split: _of_table(load_split(source, split), text_column, register_column, f"{given}, {split}")
+        for split in splits
+    }
 
 
 def _of_table(rows: "datasets.Dataset", text_column: str, register_column: str, place: str) -> Texts:

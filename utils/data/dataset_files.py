@@ -100,6 +100,21 @@ def load_split(source: DatasetSource, split: str) -> "datasets.Dataset":
     return from_hub(lambda: datasets.load_dataset(source.name, source.subset, split=split, revision=source.revision))
 
 
+def split_names(source: DatasetSource) -> list[str]:
+    """Return the splits that a dataset has.
+
+    Raises:
+        RunFailure: if the hub does not tell.
+    """
+    import datasets
+
+    if source.is_local and not source.is_saved:
+        return [path.stem for path in Path(source.name).glob("*") if path.suffix in SUFFIXES]
+    if source.is_saved:
+        return list(datasets.load_from_disk(source.name))
+    return from_hub(lambda: datasets.get_dataset_split_names(source.name, source.subset, revision=source.revision))
+
+
 def read_file(path: Path, columns: Sequence[str] | None = None) -> "datasets.Dataset":
     """Read a CSV, TSV, JSON lines or Parquet file with all its columns.
 

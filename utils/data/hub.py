@@ -4,18 +4,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from utils.errors import RunFailure
 
-if TYPE_CHECKING:
-    import datasets
+Asked = TypeVar("Asked")
 
 # How long a hub that has had too many requests is waited for, unless it says so itself, and how often.
 RATE_LIMIT_SECONDS, RATE_LIMIT_TRIES = 60, 10
 
 
-def from_hub(load: "Callable[[], datasets.Dataset]") -> "datasets.Dataset":
+def from_hub(load: Callable[[], Asked]) -> Asked:
     """Call a function that asks the hub, and again when the hub has had too many requests.
 
     Raises:

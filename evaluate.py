@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.cli.panels import WHERE, next_command, show
+from utils.cli.panels import next_command, show
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.cli.values import plural
@@ -25,6 +25,7 @@ from utils.evaluation.clusters import clusters_of_corpus, clusters_of_twins, rea
 from utils.evaluation.metrics import metric_title
 from utils.evaluation.trained import expand_langs, find_trained, known_labels, load_test_texts
 from utils.models.model_card import write_classifier_card
+from utils.report.options import PostEvalOptions
 from utils.runs.files import check_writable
 from utils.runs.layout import RunLayout
 from utils.runs.shapes import read_evaluation, read_record
@@ -71,7 +72,7 @@ def main() -> int:
         lines = [
             f"metrics      {layout.outputs / 'eval'}\npredictions  {layout.outputs / 'predictions'}",
             f"model card   {card or 'left as it is'}",
-            f"next         {next_command('post_eval.py', options, WHERE)}",
+            f"next         {next_command('post_eval.py', PostEvalOptions, options)}",
         ]
         show(f"{layout.name} is evaluated", "\n".join(lines))
     for lang, reason in failures.items():

@@ -19,7 +19,7 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from utils.cli.panels import WHERE, next_command, show
+from utils.cli.panels import next_command, show
 from utils.cli.parser import parse_options
 from utils.cli.script import run_script
 from utils.data.exclusions import read_exclusions
@@ -29,6 +29,7 @@ from utils.errors import UserError
 from utils.models.adapters import check_adapter_options
 from utils.models.model_card import write_classifier_card
 from utils.models.registry import find_model, load_registry, typed_name
+from utils.report.options import PostEvalOptions
 from utils.runs.distributed import is_main_process, leave_process_group
 from utils.runs.files import check_writable, now, timestamp, write_json
 from utils.runs.layout import RunLayout, split_langs
@@ -37,6 +38,7 @@ from utils.runs.stop import COMPLETE
 from utils.training.baseline import TFIDF, baseline_spec, ignored_options, is_baseline, train_baseline
 from utils.training.classifier_options import (
     FREE_OPTIONS,
+    EvaluateOptions,
     FinetuneOptions,
     card_options,
     check_label_options,
@@ -64,7 +66,7 @@ def main() -> int:
     if is_baseline(options.model_name, load_registry(options.model_registry)):
         if is_main_process():
             summary = fit_baseline(options)
-            command = next_command("post_eval.py", options, WHERE)
+            command = next_command("post_eval.py", PostEvalOptions, options)
             show(f"{options.model_name}-{options.train_langs}", f"{summary}\nnext     {command}")
         return 0
     run = plan(options)
@@ -146,9 +148,7 @@ def train(run: Run) -> None:
             run.stop.phase = COMPLETE
             if not run.options.keep_checkpoints:
                 run.points.remove()
-            command = next_command(
-                "evaluate.py", run.options, ("model_name", "train_langs", *WHERE), " --eval_langs all"
-            )
+            command = next_command("evaluate.py", EvaluateOptions, run.options, " --eval_langs all")
             show(f"{layout.name} is trained", f"{summary}\nnext     {command}")
             leave_process_group()
         # The run is complete, with a card or without.

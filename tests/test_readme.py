@@ -1,5 +1,6 @@
 """Commands of the README and of docs/ are accepted by their scripts, files exist, both languages say the same."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -9,22 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import check_corpus
-import convert_corpus
-import download_model
-import evaluate
-import explain
 import finetune
-import finetune_lm
-import finetuning_generator
-import grid_search
-import post_eval
-import predict
-import run_pipeline
 from benchmarks.finetune_throughput import BenchmarkOptions
 from tests.factories import ENGLISH, PAGES, PROJECT, commands_of
 from utils.cli.parser import OptionParser
-from utils.data import language_database, transcribe
 from utils.errors import UserError
 from utils.jobs.experiments import JobOptions
 from utils.jobs.options import OPTIONS as COMBINATION_OPTIONS
@@ -34,22 +23,11 @@ from utils.jobs.options import parse_combination_options
 TRANSLATED = tuple(
     str(path.relative_to(PROJECT)).removesuffix(".fr.md") for path in PAGES if path.name.endswith(".fr.md")
 )
-OPTIONS = {
-    "finetune.py": finetune.FinetuneOptions,
-    "finetune_lm.py": finetune_lm.FinetuneLmOptions,
-    "evaluate.py": evaluate.EvaluateOptions,
-    "convert_corpus.py": convert_corpus.ConvertOptions,
-    "check_corpus.py": check_corpus.CheckOptions,
-    "explain.py": explain.ExplainOptions,
-    "post_eval.py": post_eval.PostEvalOptions,
-    "predict.py": predict.PredictOptions,
-    "download_model.py": download_model.DownloadOptions,
-    "grid_search.py": grid_search.GridOptions,
-    "finetuning_generator.py": finetuning_generator.GeneratorOptions,
-    "run_pipeline.py": run_pipeline.PipelineOptions,
-    "utils.data.language_database": language_database.ListOptions,
-    "utils.data.transcribe": transcribe.TranscribeOptions,
-}
+# The page of options and these tests go over the same scripts.
+spec = importlib.util.spec_from_file_location("generate", PROJECT / "docs" / "generate.py")
+generate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generate)
+OPTIONS = {script: generate.options_of(path) for script, path in generate.SCRIPTS.items()}
 COMMANDS = commands_of(r"(python|torchrun|accelerate) ")
 
 

@@ -110,12 +110,20 @@ def test_panels_on_terminals_and_lines_elsewhere(tmp_path, invoke, monkeypatch):
 
 def test_the_next_command_has_what_was_given(tmp_path, monkeypatch):
     from evaluate import EvaluateOptions
-    from utils.cli.panels import WHERE, next_command
+    from utils.cli.panels import next_command
     from utils.cli.parser import OptionParser
+    from utils.report.options import PostEvalOptions
 
     monkeypatch.setenv("CORPUS_PATH", "from-the-environment")
     given = ["--model_name", "xlmr", "--train_langs", "en-fr", "--eval_langs", "fr", "--subfolder", "my runs"]
     options = OptionParser(EvaluateOptions).parse(given)
-    assert next_command("post_eval.py", options, WHERE) == "python post_eval.py --subfolder 'my runs'"
-    again = next_command("evaluate.py", options, ("model_name", "train_langs", *WHERE), " --eval_langs all")
-    assert OptionParser(EvaluateOptions).parse(shlex.split(again)[2:]).subfolder == "my runs"
+    assert next_command("post_eval.py", PostEvalOptions, options) == "python post_eval.py --subfolder 'my runs'"
+    again = next_command("evaluate.py", EvaluateOptions, options, " --eval_langs all")
+    parsed = OptionParser(EvaluateOptions).parse(shlex.split(again)[2:])
+    assert (parsed.model_name, parsed.train_langs, parsed.subfolder) == ("xlmr", "en-fr", "my runs")
+    # Nothing that the next script does not know.
+    more = ["--language_database", "mine.json", "--models_dir", "here", "--cache_dir", "there"]
+    options = OptionParser(EvaluateOptions).parse([*given, *more])
+    OptionParser(PostEvalOptions).parse(shlex.split(next_command("post_eval.py", PostEvalOptions, options))[2:])
+    again = next_command("evaluate.py", EvaluateOptions, options, " --eval_langs all")
+    assert {"mine.json", "here", "there"} <= set(shlex.split(again))

@@ -4,13 +4,9 @@ import dataclasses
 import os
 import shlex
 import sys
-from collections.abc import Iterable
 from typing import Any
 
-from utils.cli.options import default_of
-
-# Options that say where a run is.
-WHERE = ("subfolder", "output_dir", "models_dir", "corpus_path", "language_database")
+from utils.cli.options import PLACE, declared, default_of
 
 
 def show(title: str, text: str) -> None:
@@ -28,27 +24,27 @@ def show(title: str, text: str) -> None:
     from rich.text import Text
 
     # rich knows NO_COLOR and the terminal's width; paths are not cut, so that they can be copied.
-    Console(soft_wrap=False).print(
-        Panel(Text(text, overflow="fold"), title=title, border_style="#807dba", expand=False)
-    )
+    panel = Panel(Text(text, overflow="fold"), title=title, border_style="#807dba", expand=False)
+    Console().print(panel)
 
 
-def next_command(script: str, options: Any, names: Iterable[str], more: str = "") -> str:
-    """Return the command to type next, with what was given to the script that ends.
+def next_command(script: str, takes: type, options: Any, more: str = "") -> str:
+    """Return the command to type next, with what was given to this script: what it needs, where things are.
 
     Args:
         script: to be run next.
-        options: of the one that ends.
-        names: of its options that both have; those at their defaults are left out.
+        takes: its class of options.
+        options: of this script.
         more: further arguments.
     """
-    fields = {field.name: field for field in dataclasses.fields(options)}
+    given = {field.name: field for field in dataclasses.fields(options)}
     words = ["python", script]
-    for name in names:
-        value = getattr(options, name, None)
-        if value in (None, "") or name not in fields or value == os.environ.get(fields[name].metadata.get("env") or ""):
+    for field in dataclasses.fields(takes):
+        value = getattr(options, field.name, None)
+        is_needed = dataclasses.MISSING is field.default is field.default_factory
+        if not isinstance(value, str) or not value or not (is_needed or declared(takes, field, "role") == PLACE):
             continue
-        is_required = fields[name].default is fields[name].default_factory is dataclasses.MISSING
-        if is_required or value != default_of(fields[name]):
-            words += [f"--{name}", str(value)]
+        from_environment = os.environ.get(given[field.name].metadata.get("env") or "")
+        if is_needed or value not in (from_environment, default_of(field)):
+            words += [f"--{field.name}", value]
     return shlex.join(words) + more

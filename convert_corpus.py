@@ -50,7 +50,7 @@ def main() -> int:
     splits = read_texts(options.input, options.text_column, options.register_column)
     if TEST not in splits:
         splits = split_test(splits[TRAIN], options.test_size, options.seed)
-    check_writable(root)
+    check_writable(root, options="--corpus_path")
     written = write_language(root, lang, options.language_name or lang, splits, options.force)
     print("\n".join([*describe(splits), *(f"written  {path}" for path in written)]))
     print(f"next     python check_corpus.py --corpus_path {root}")

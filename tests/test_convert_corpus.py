@@ -142,7 +142,7 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_written(rows, messag
     assert status == 2 and message in err and not (tmp_path / "corpus").exists()
 
 
-@pytest.mark.parametrize("given", ["texts.docx", "nothing-here/at/all"])
+@pytest.mark.parametrize("given", ["texts.docx", "nothing-here/at/all", "mytexts", "data/texts.csv"])
 def test_inputs_of_other_kinds_are_named(given, tmp_path, monkeypatch, invoke):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.docx").write_text("x")

@@ -75,6 +75,8 @@ def read_texts(given: str, text_column: str, register_column: str) -> dict[str, 
         return {TRAIN: _of_table(read_file(path), text_column, register_column, str(path))}
     if path.is_dir() and any(path.glob("*/*.txt")):
         return {TRAIN: _of_folders(path)}
+    if not path.exists() and (path.suffix in SUFFIXES or "/" not in given):
+        raise UserError(f"{path} does not exist; a dataset of the hub is called OWNER/NAME")
     source = DatasetSource(local_or_hub(Path.cwd() / "here", given))
     splits = [TRAIN, TEST] if TEST in split_names(source) else [TRAIN]
     return {

@@ -38,15 +38,14 @@ MAKING_SECONDS = 5
 _swept: set[Path] = set()
 
 
-def check_writable(*folders: Path) -> None:
-    """Raise a `UserError` unless files can be written to these folders, which are made if needed."""
+def check_writable(*folders: Path, options: str = "--output_dir and --models_dir") -> None:
+    """Raise a `UserError`, naming the options, unless files can be written to these folders, made if needed."""
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
-            advice = "give other folders with --output_dir and --models_dir"
-            raise UserError(f"cannot write to {folder} ({error.strerror}); {advice}") from None
+            raise UserError(f"cannot write to {folder} ({error.strerror}); give another with {options}") from None
 
 
 @contextlib.contextmanager
